@@ -1,0 +1,54 @@
+# `make demo` and `make test` install what they need into .venv first; PYTHON=python3.12 chooses another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The stamp's name is what was asked to be installed, so that an environment of the same contents is reused.
+STAMP := $(VENV)/.installed-$(shell (pwd; cat pyproject.toml constraints.txt) | sha256sum | cut -c1-16)
+SOURCES := deepenergy benchmarks examples tests training
+# Two OpenMP threads on a busy two-core machine are ten times slower than one.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help install demo test test-fast lint format bench clean
+
+help:
+	@echo "make demo | test | test-fast | lint | format | bench | clean"
+
+install: $(STAMP)
+
+$(STAMP):
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first and by itself: nothing later may choose another build of it.
+	@echo "installing torch (the largest download)"
+	@$(PIP) install --quiet torch==2.13.0
+	@echo "installing deepenergy and its tools"
+	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@# Without its dependencies: its opencv-python would overwrite opencv-python-headless.
+	@$(PIP) install --quiet --no-deps -c constraints.txt tqdm face-alignment
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/deepenergy demo --output out/demo
+
+test: lint
+	$(TEST_ENV) $(BIN)/python -m pytest
+
+test-fast: $(STAMP)
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/pyright
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks --check
+
+clean:
+	rm -rf build dist out .pytest_cache .ruff_cache .hypothesis
+	find deepenergy tests benchmarks examples training -name __pycache__ -type d -prune -exec rm -rf {} +

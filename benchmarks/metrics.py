@@ -1,0 +1,159 @@
+"""One measured number, its JSON form, and how a list of them is printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from deepenergy.errors import InputError
+from deepenergy.io.atomic import atomic_path
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured number.
+
+    Attributes:
+        name: `benchmark.variant.what`, with the unit as its ending where it has one.
+        value: the number; NaN where it could not be measured.
+        unit: "deg", "mm", "px", "s", "ms", "MB", "x" (a ratio of times), "share" or "".
+        better: which way is better.
+        context: what else there is to know (data, frames, machine), JSON values.
+    """
+
+    name: str
+    value: float
+    unit: str
+    better: Literal["lower", "higher"]
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The metric's JSON object; NaN becomes null, which JSON has and NaN it has not."""
+        value = self.value if math.isfinite(self.value) else None
+        return {
+            "name": self.name,
+            "value": value,
+            "unit": self.unit,
+            "better": self.better,
+            "context": dict(self.context),
+        }
+
+
+@dataclass
+class Outcome:
+    """What a benchmark measured, and what it left out.
+
+    Attributes:
+        metrics: the numbers.
+        skipped: prefix of metric names -> why none of them was measured (data absent, not asked for).
+        refused: prefix of metric names -> what deepenergy said when it would not do it. No excuse before a baseline.
+    """
+
+    metrics: list[Metric] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def extend(self, other: Outcome) -> None:
+        """Add what another benchmark measured."""
+        self.metrics += other.metrics
+        self.skipped |= other.skipped
+        self.refused |= other.refused
+
+
+def write_json(path: str | Path, metrics: Sequence[Metric]) -> None:
+    """Write the list of metrics, whole or not at all."""
+    text = json.dumps([metric.to_json() for metric in metrics], indent=1, allow_nan=False)
+    with atomic_path(path, "--json") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> list[Metric]:
+    """Read a list written by `write_json`.
+
+    Raises:
+        InputError: not such a list.
+    """
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        return [
+            Metric(
+                e["name"],
+                math.nan if e["value"] is None else float(e["value"]),
+                e["unit"],
+                e["better"],
+                e["context"],
+            )
+            for e in entries
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError("metrics", f"{path} ({error!r})", "a list of metrics", "write it with --json") from error
+
+
+def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
+    """Print the metrics as a table, then what was skipped and why."""
+    console = console or Console()
+    if outcome.metrics:
+        table = Table()
+        for title, justify in (("metric", "left"), ("value", "right"), ("unit", "left"), ("better", "left")):
+            table.add_column(title, justify=justify, no_wrap=True)  # pyright: ignore[reportArgumentType]
+        table.add_column("context", overflow="fold")
+        for m in outcome.metrics:
+            context = ", ".join(f"{k} {_short(v)}" for k, v in m.context.items())
+            table.add_row(m.name, format_value(m.value), m.unit, m.better, context)
+        console.print(table)
+    for word, reasons in (("skipped", outcome.skipped), ("refused", outcome.refused)):
+        for prefix, reason in reasons.items():
+            console.print(f"{word} {prefix}: {reason}", soft_wrap=True, markup=False)
+
+
+def format_value(value: float) -> str:
+    """Four significant digits, whole numbers whole."""
+    if not math.isfinite(value):
+        return "not measured"
+    return f"{value:.0f}" if value == round(value) and abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return format_value(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} {_short(v)}" for k, v in value.items()) + "}"
+    return str(value)
+
+
+class PeakMemory:
+    """Peak resident memory of this process, from here on where Linux allows the mark to be reset."""
+
+    def __init__(self) -> None:
+        self._reset = False
+        if sys.platform == "linux":
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+                self._reset = True
+            except OSError:
+                # Not allowed in some containers; the mark then stands since the process began, and `scope` says so.
+                self._reset = False
+
+    @property
+    def scope(self) -> str:
+        """What the number covers."""
+        return "this variant" if self._reset else "the process so far"
+
+    def mb(self) -> float:
+        """The mark, in MB (10^6 bytes)."""
+        if self._reset:
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024 / 1e6
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # Kilobytes on Linux, bytes on macOS.
+        return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

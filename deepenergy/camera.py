@@ -1,0 +1,233 @@
+"""Calibrated cameras: OpenCV axes, pixel centres at half-integers, crops as cameras.
+
+`x_cam = world_to_camera @ [x_world, 1]` (+X right, +Y down, +Z forward), `u = fx * x/z + cx`, `v = fy * y/z + cy` after
+OpenCV's distortion [k1, k2, p1, p2, k3]. (0, 0) is the image's top-left corner, the centre of its top-left pixel
+(0.5, 0.5). A batch of crops is one `Camera` with batched intrinsics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepenergy import registry
+from deepenergy.errors import InputError
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A calibrated pinhole camera, or a batch of them of one image size.
+
+    Attributes:
+        width, height: image size in pixels.
+        intrinsics: `[*b, 4]` float64, (fx, fy, cx, cy) in pixels.
+        world_to_camera: `[*b, 4, 4]` float64, rigid.
+        distortion: `[*b, 5]` float64, OpenCV's k1 k2 p1 p2 k3.
+        name: how the shot names it.
+
+    Raises:
+        InputError: a non-finite value, a focal length or size that is not positive, a matrix that is not rigid
+            (a mirrored or scaled matrix is a wrong axis convention).
+    """
+
+    width: int
+    height: int
+    intrinsics: Tensor
+    world_to_camera: Tensor
+    distortion: Tensor
+    name: str = "camera"
+
+    def __post_init__(self) -> None:
+        field = f"camera '{self.name}'"
+        for attribute in ("intrinsics", "world_to_camera", "distortion"):
+            value = torch.as_tensor(getattr(self, attribute), dtype=torch.float64)
+            if not bool(torch.isfinite(value).all()):
+                raise InputError(
+                    f"{field} {attribute}", "NaN or infinity", "finite numbers", "export the camera again"
+                )
+            object.__setattr__(self, attribute, value)
+        shapes = {"intrinsics": (4,), "world_to_camera": (4, 4), "distortion": (5,)}
+        for attribute, shape in shapes.items():
+            found = tuple(getattr(self, attribute).shape)
+            if found[-len(shape) :] != shape:
+                raise InputError(f"{field} {attribute}", f"shape {found}", f"[..., {shape}]", "check the layout")
+        if self.width < 1 or self.height < 1:
+            raise InputError(
+                f"{field} size", f"{self.width}x{self.height}", "at least 1x1", "set width and height in pixels"
+            )
+        if bool((self.intrinsics[..., :2] <= 0).any()):
+            raise InputError(
+                f"{field} fx, fy",
+                f"{self.intrinsics[..., :2].tolist()}",
+                "positive focal lengths in pixels",
+                "flip the camera axes in world_to_camera instead (OpenCV: +X right, +Y down, +Z forward)",
+            )
+        self._check_rigid(field)
+
+    def _check_rigid(self, field: str) -> None:
+        rotation = self.world_to_camera[..., :3, :3]
+        eye = torch.eye(3, dtype=torch.float64, device=rotation.device)
+        off = float((rotation @ rotation.transpose(-1, -2) - eye).abs().max())
+        if off > 1e-3:
+            raise InputError(
+                f"{field} world_to_camera",
+                f"a 3x3 part that is not a rotation (R R^T differs from I by {off:.2g})",
+                "a rigid matrix without scale",
+                "remove the scale, or transpose a row-major export",
+            )
+        if bool((torch.linalg.det(rotation) < 0).any()):
+            raise InputError(
+                f"{field} world_to_camera",
+                "a mirrored matrix (determinant -1)",
+                "a rotation (determinant +1)",
+                "flip Y and Z together, as OpenGL to OpenCV needs, and never one axis alone",
+            )
+        last = torch.tensor([0.0, 0, 0, 1], dtype=torch.float64, device=rotation.device)
+        if bool((self.world_to_camera[..., 3, :] - last).abs().max() > 1e-6):
+            raise InputError(
+                f"{field} world_to_camera",
+                f"a last row of {self.world_to_camera[..., 3, :].tolist()}",
+                "[0, 0, 0, 1]",
+                "transpose a row-major (Maya, USD) matrix",
+            )
+
+    @staticmethod
+    def look_at(
+        width: int,
+        height: int,
+        focal: float,
+        eye: tuple[float, float, float],
+        target: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        up: tuple[float, float, float] = (0.0, 1.0, 0.0),
+        name: str = "camera",
+    ) -> Camera:
+        """A camera at `eye` (metres, world) that looks at `target`; `focal` in pixels, principal point centred."""
+        e, t, u = (torch.tensor(v, dtype=torch.float64) for v in (eye, target, up))
+        forward = torch.nn.functional.normalize(t - e, dim=0)
+        right = torch.linalg.cross(forward, u)
+        if float(right.norm()) < 1e-9 or not bool(torch.isfinite(forward).all()):
+            raise InputError("look_at", f"eye {eye}, target {target}, up {up}", "a view not along up", "change up")
+        right = right / right.norm()
+        rotation = torch.stack([right, torch.linalg.cross(forward, right), forward])
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[:3, :3] = rotation
+        matrix[:3, 3] = -rotation @ e
+        intrinsics = torch.tensor([focal, focal, width / 2, height / 2], dtype=torch.float64)
+        return Camera(width, height, intrinsics, matrix, torch.zeros(5, dtype=torch.float64), name)
+
+    @staticmethod
+    def load(path: str | Path, name: str | None = None) -> Camera:
+        """Read one camera of a camera file (`name` may be left out where the file holds one).
+
+        Raises:
+            InputError: no such file, no such camera, or a field that is missing or wrong.
+        """
+        path = Path(path)
+        return registry.lookup("read camera", path, "camera")(path, name)
+
+    def camera_points(self, world: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
+        """World points (metres) in camera axes; the last component is the depth."""
+        matrix = self.world_to_camera.to(world)
+        return world @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
+
+    def pixels(self, camera_points: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 2"]:
+        """Camera-space points to pixels. Points at or behind the camera give meaningless pixels: check the depth."""
+        depth = camera_points[..., 2:]
+        safe = torch.where(depth.abs() < 1e-9, torch.full_like(depth, 1e-9), depth)
+        normalised = camera_points[..., :2] / safe
+        if bool((self.distortion != 0).any()):
+            normalised = self._distort(normalised)
+        k = self.intrinsics.to(camera_points)
+        return normalised * k[..., None, :2] + k[..., None, 2:]
+
+    def project(self, world: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 2"]:
+        """World points (metres) to pixels (x, y), distortion included. Differentiable in both modes."""
+        return self.pixels(self.camera_points(world))
+
+    def _distort(self, normalised: Tensor) -> Tensor:
+        k1, k2, p1, p2, k3 = self.distortion.to(normalised)[..., None, :].unbind(-1)
+        x, y = normalised.unbind(-1)
+        r2 = x * x + y * y
+        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+        return torch.stack(
+            [
+                x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+                y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+            ],
+            -1,
+        )
+
+    def undistort(self, pixels: Float[Tensor, "*b n 2"], iterations: int = 30) -> Float[Tensor, "*b n 2"]:
+        """Normalised image coordinates (x/z, y/z) of pixels: the inverse of `pixels` by fixed-point iteration."""
+        k = self.intrinsics.to(pixels)
+        target = (pixels - k[..., None, 2:]) / k[..., None, :2]
+        found = target
+        if bool((self.distortion != 0).any()):
+            for _ in range(iterations):
+                found = found + (target - self._distort(found))
+        return found
+
+    def crop(self, box: Float[Tensor, "*b 4"], size: int | tuple[int, int]) -> Camera:
+        """The camera that sees only `box` (x0, y0, x1, y1; pixels of this camera), resized to `size` (width, height).
+
+        Boxes may reach outside the image. Shape `[B, 4]` gives a batch of cameras.
+
+        Raises:
+            InputError: a box without area.
+        """
+        width, height = (size, size) if isinstance(size, int) else size
+        box = torch.as_tensor(box, dtype=torch.float64, device=self.intrinsics.device)
+        extent = box[..., 2:] - box[..., :2]
+        if not bool((extent > 0).all()):
+            raise InputError("crop box", f"{box.tolist()}", "x1 > x0 and y1 > y0", "give (x0, y0, x1, y1)")
+        scale = torch.tensor([width, height], dtype=torch.float64, device=box.device) / extent
+        focal = self.intrinsics[..., :2] * scale
+        centre = (self.intrinsics[..., 2:] - box[..., :2]) * scale
+        return replace(self, width=width, height=height, intrinsics=torch.cat([focal, centre], -1))
+
+    def resize(self, width: int, height: int) -> Camera:
+        """The same camera with its image resized to `width` x `height` pixels."""
+        box = torch.tensor([0.0, 0, self.width, self.height], dtype=torch.float64, device=self.intrinsics.device)
+        return self.crop(box, (width, height))
+
+    def to(self, device: torch.device | str) -> Camera:
+        """The same camera with its tensors on `device`."""
+        return replace(
+            self,
+            intrinsics=self.intrinsics.to(device),
+            world_to_camera=self.world_to_camera.to(device),
+            distortion=self.distortion.to(device),
+        )
+
+    def check_plate_size(self, width: int, height: int) -> None:
+        """Refuse plates of another size.
+
+        Raises:
+            InputError: the plate's size is not the camera's.
+        """
+        if (width, height) != (self.width, self.height):
+            raise InputError(
+                f"camera '{self.name}' size",
+                f"{self.width}x{self.height}, while the plates are {width}x{height}",
+                "the plates' own size",
+                "use camera.resize(width, height) if the plates were resized, or the camera that belongs to them",
+            )
+
+    def check_in_front(self, world: Float[Tensor, "n 3"], what: str) -> None:
+        """Refuse a camera that has `world` (metres) behind it.
+
+        Raises:
+            InputError: a point at or behind the camera plane.
+        """
+        nearest = float(self.camera_points(world.to(torch.float64))[..., 2].min())
+        if nearest <= 0:
+            raise InputError(
+                f"camera '{self.name}' world_to_camera",
+                f"{what} {-nearest:.3g} m behind the camera",
+                "OpenCV axes (+Z forward), world to camera, metres",
+                "invert a camera-to-world matrix, or flip Y and Z of an OpenGL, Maya or USD camera",
+            )

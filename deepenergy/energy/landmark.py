@@ -1,0 +1,117 @@
+"""The landmark energy E1 (paper, equation 2 and section 8.1), the edge-preserving E2, and L2 on the controls.
+
+With `N*` the network on the plate and `N(p)` the network on the render, the residual is `N(p) - N*`. Between two renders
+`N` is modelled as the projected landmark points of the rig plus an offset,
+
+    N(p) ~ project(landmarks(p)) + offset,    offset = N(p0) - project(landmarks(p0)),
+
+exact at the last render `p0`; the offset is the network's own bias on this face, which cancels against the same bias
+on the plate. This is the `geometric` Jacobian: no derivative goes through network or pixels.
+
+Units: residuals are pixels of the landmark network's 256x256 crop, so that one weight means the same at every plate
+size. With `lambda = 1e2` on squared weights, a shape that moves ten landmarks by ten crop pixels shrinks by a tenth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import jacfwd, vmap
+
+from deepenergy.camera import Camera
+from deepenergy.params import Parameters
+from deepenergy.rig import Rig
+
+CROP_PIXELS = 256.0
+
+
+@dataclass(frozen=True)
+class LandmarkEnergy:
+    """Landmark residuals of B frames seen by C cameras.
+
+    Attributes:
+        rig: the small rig of the landmarks (`Rig.landmark_rig()`).
+        cameras: C cameras.
+        targets: `[B, C, 68, 2]` plate pixels; anything where the weight is 0.
+        weights: `[B, C, 68]` factors on the residuals.
+        offsets: `[B, C, 68, 2]` plate pixels.
+        pixel_scale: `[B, C]` crop pixels in a plate pixel.
+        base: where steps are taken from; `x` is a flat step for `Parameters.retract`.
+        edge_weight: factor on E2.
+        l2: lambda, on squared weights and on the jaw joint in shares of its range.
+        rigid_prior: see `Stage`.
+    """
+
+    rig: Rig
+    cameras: tuple[Camera, ...]
+    targets: Tensor
+    weights: Tensor
+    offsets: Tensor
+    pixel_scale: Tensor
+    base: Parameters
+    edge_weight: float = 0.0
+    l2: float = 0.0
+    rigid_prior: float = 0.0
+
+    def points(self, state: Parameters) -> Float[Tensor, "b c 68 2"]:
+        """The rig's own landmark points in plate pixels."""
+        world = self.rig.landmarks(self.rig.vertices(state))
+        return torch.stack([camera.project(world) for camera in self.cameras], 1)
+
+    def with_offsets(self, state: Parameters, rendered: Float[Tensor, "b c 68 2"]) -> LandmarkEnergy:
+        """The energy that is exact at `state`, whose renders gave the landmarks `rendered` (NaN: offset kept)."""
+        offsets = rendered - self.points(state)
+        return replace(self, offsets=torch.where(torch.isfinite(offsets), offsets, self.offsets))
+
+    def __call__(self, x: Float[Tensor, "b p"]) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r p"]]:
+        """Residuals and Jacobian at steps `x` from the base."""
+        frames = (
+            self.base.rotation,
+            self.base.translation,
+            self.base.jaw,
+            self.base.weights,
+            self.targets - self.offsets,
+            self.weights,
+            self.pixel_scale,
+        )
+
+        def both(step: Tensor, *frame: Tensor) -> tuple[Tensor, Tensor]:
+            residual = self._residual(step, *frame)
+            return residual, residual
+
+        jacobian, residual = vmap(jacfwd(both, has_aux=True))(x, *frames)
+        return residual, jacobian
+
+    def _residual(
+        self,
+        step: Tensor,
+        rotation: Tensor,
+        translation: Tensor,
+        jaw: Tensor,
+        weights: Tensor,
+        target: Tensor,
+        factor: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
+        base = Parameters(rotation[None], translation[None], jaw[None], weights[None])
+        state = base.retract(step[None])
+        difference = (self.points(state)[0] - target) * scale[:, None, None]
+        seen = factor > 0
+        difference = torch.where(seen[..., None], difference, torch.zeros_like(difference))
+        rows = [(difference * factor[..., None]).reshape(-1)]
+        if self.edge_weight:
+            pair = torch.minimum(factor[:, 1:], factor[:, :-1])[..., None] * self.edge_weight
+            rows.append(((difference[:, 1:] - difference[:, :-1]) * pair).reshape(-1))
+        if self.l2:
+            rows.append(self.l2**0.5 * state.weights[0])
+            if self.rig.jaw is not None:
+                span = (self.rig.jaw.upper - self.rig.jaw.lower).to(step)
+                rows.append(self.l2**0.5 * state.jaw[0] / span)
+        if self.rigid_prior:
+            # One degree and one per cent of a face's 0.2 m weigh alike.
+            rows.append(self.rigid_prior * step[:3] * (180 / torch.pi))
+            rows.append(self.rigid_prior * step[3:6] / 0.002)
+        return torch.cat(rows)

@@ -1,0 +1,18 @@
+"""The one error that a user's input can raise: what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Input that cannot be used, told in one line.
+
+    Args:
+        field: what the user named or passed (`rig`, `cameras.left.width`, `plates.frames`, ...).
+        found: what was there.
+        expected: what should have been there.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, field: str, found: str, expected: str, remedy: str) -> None:
+        self.field, self.found, self.expected, self.remedy = field, found, expected, remedy
+        super().__init__(f"{field}: found {found}; expected {expected}; {remedy}")

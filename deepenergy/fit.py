@@ -1,0 +1,189 @@
+"""Running the schedule of stages on observed frames: render, read the render with the network, solve, repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from deepenergy.camera import Camera
+from deepenergy.energy import LandmarkEnergy
+from deepenergy.energy.landmark import CROP_PIXELS
+from deepenergy.landmarks.crop import heatmap_to_plate
+from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
+from deepenergy.landmarks.soft_argmax import local_soft_argmax
+from deepenergy.observe import Observations
+from deepenergy.params import Parameters
+from deepenergy.pnp import rigid_start
+from deepenergy.render import Renderer
+from deepenergy.rig import Rig
+from deepenergy.solve import minimise
+from deepenergy.stages import Stage
+
+Progress = Callable[[str, int, int], None]
+_RENDERS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Solved frames.
+
+    Attributes:
+        state: B states.
+        rendered: `[B, C, 68, 2]` the network's landmarks on the render at `state`, plate pixels.
+        residual_px: `[B]` mean distance of `rendered` and the plate's landmarks, plate pixels, confident landmarks only.
+        residual_crop: `[B]` the same in crop pixels.
+    """
+
+    state: Parameters
+    rendered: Tensor
+    residual_px: Tensor
+    residual_crop: Tensor
+
+
+def render_landmarks(
+    renderer: Renderer,
+    network: HeatmapNetwork,
+    state: Parameters,
+    cameras: Sequence[Camera],
+    crops: Float[Tensor, "b c 4"],
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Float[Tensor, "b c 68 2"], Float[Tensor, "b c 68"]]:
+    """`N(F(x_R))`: landmarks and confidence of the network on renders, in plate pixels.
+
+    The render is made straight in the crop's window (a cropped camera), at the network's size, so that plate and render
+    are seen through the same window. NaN where there is no window.
+    """
+    points = torch.full((*crops.shape[:2], 68, 2), torch.nan, dtype=torch.float64, device=crops.device)
+    confidence = torch.zeros(*crops.shape[:2], 68, dtype=torch.float64, device=crops.device)
+    for c, camera in enumerate(cameras):
+        rows = torch.isfinite(crops[:, c]).all(1).nonzero()[:, 0]
+        for part in rows.split(_RENDERS_AT_ONCE):
+            vertices = renderer.rig.vertices(_in_float32(state[part]))
+            with torch.no_grad():
+                image = renderer(vertices, camera.crop(crops[part, c], CROP_SIZE)).image
+                heatmaps = network(image)
+            points[part, c] = heatmap_to_plate(local_soft_argmax(heatmaps).double(), crops[part, c])
+            confidence[part, c] = network.confidence(heatmaps).double()
+            progress(len(part))
+    return points, confidence
+
+
+def fit_frames(
+    observed: Observations,
+    rig: Rig,
+    cameras: Sequence[Camera],
+    renderer: Renderer,
+    network: HeatmapNetwork,
+    stages: Sequence[Stage],
+    l2: float,
+    progress: Progress,
+    start: Parameters | None = None,
+) -> Fit:
+    """Solve frames that have landmarks in one camera or more, all at once.
+
+    Args:
+        observed: landmarks on the plates of B frames.
+        start: where to start; poses from the landmarks and the neutral face when None.
+        l2: lambda of the L2 energy on the controls.
+    """
+    cameras = tuple(cameras)
+    small = rig.landmark_rig()
+    seen = torch.isfinite(observed.points).all((-1, -2))
+    trust = _trust(observed.confidence) * seen[..., None]
+    targets = torch.nan_to_num(observed.points)
+    crops = observed.crops
+    side = torch.nan_to_num(crops[..., 2] - crops[..., 0], nan=CROP_PIXELS)
+    scale = CROP_PIXELS / side
+    state = _start(small, targets, trust, cameras) if start is None else start
+    energy = LandmarkEnergy(small, cameras, targets, trust, torch.zeros_like(targets), scale, state, l2=l2)
+    total = sum(stage.renders for stage in stages) + 1
+    frames, done = int(seen.sum()), 0
+
+    def look(at: Parameters, name: str) -> tuple[Tensor, Tensor]:
+        nonlocal done
+
+        def tell(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(name, done, total * frames)
+
+        return render_landmarks(renderer, network, at, cameras, crops, tell)
+
+    lower, upper = bounds(rig)
+    for stage in stages:
+        free = free_parameters(rig, stage)
+        for repeat in range(max(1, stage.renders)):
+            if repeat < stage.renders:
+                energy = energy.with_offsets(state, look(state, stage.name)[0])
+            here = replace(
+                energy,
+                base=state,
+                weights=trust * stage.weights().to(trust),
+                edge_weight=stage.edge_weight,
+                rigid_prior=stage.rigid_prior,
+            )
+            base = torch.cat([state.jaw, state.weights], 1)
+            room = torch.full_like(base[:, :6], torch.inf)
+            low = torch.cat([-room, lower - base], 1)
+            high = torch.cat([room, upper - base], 1)
+            solution = minimise(
+                here, torch.zeros_like(low), low, high, free, max_iterations=stage.iterations, step_tolerance=1e-6
+            )
+            state = state.retract(solution.x)
+            # Rounding may leave a control a hair outside.
+            inside = torch.cat([state.jaw, state.weights], 1).clamp(lower, upper)
+            state = replace(state, jaw=inside[:, :6], weights=inside[:, 6:])
+    rendered, _ = look(state, "check")
+    distance = (rendered - targets).norm(dim=-1)
+    certain = (trust > 0.3) & torch.isfinite(distance)
+    mean = torch.where(certain, distance, torch.zeros_like(distance)).sum((1, 2)) / certain.sum((1, 2)).clamp_min(1)
+    in_crop = torch.where(certain, distance * scale[..., None], torch.zeros_like(distance)).sum((1, 2))
+    return Fit(state, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1))
+
+
+def bounds(rig: Rig) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
+    """Bounds of (jaw 6, weights K), float64; a rig without the jaw joint has its six at zero."""
+    weights = rig.weight_bounds
+    assert weights is not None
+    six = torch.zeros(6)
+    low, high = (six, six) if rig.jaw is None else (rig.jaw.lower, rig.jaw.upper)
+    return torch.cat([low, weights[:, 0]]).double(), torch.cat([high, weights[:, 1]]).double()
+
+
+def free_parameters(rig: Rig, stage: Stage) -> Bool[Tensor, " p"]:
+    """Which of (rotation 3, translation 3, jaw 6, weights K) a stage may move."""
+    free = torch.zeros(12 + len(rig.weight_names), dtype=torch.bool)
+    free[0:3] = stage.rotation
+    free[3:6] = stage.translation
+    if rig.jaw is not None:
+        free[6] = "jaw_open" in stage.groups
+        if "jaw" in stage.groups:
+            free[6:12] = True
+    groups = rig.groups
+    for group in stage.groups:
+        free[[12 + i for i in groups.get(group, ())]] = True
+    return free
+
+
+def _start(small: Rig, targets: Tensor, trust: Tensor, cameras: tuple[Camera, ...]) -> Parameters:
+    neutral = Parameters.identity(1, len(small.weight_names))
+    points = small.landmarks(small.vertices(neutral))[0]
+    # The jaw and mouth move with the expression, which the start does not know.
+    steady = torch.ones(68, dtype=torch.float64)
+    steady[0:17], steady[48:68] = 0.5, 0.5
+    rotation, translation, _ = rigid_start(points, targets, trust * steady, cameras)
+    state = Parameters.identity(len(rotation), len(small.weight_names))
+    return replace(state, rotation=rotation, translation=translation)
+
+
+def _trust(confidence: Tensor) -> Tensor:
+    """Row weights from the network's confidence: full from 0.5 upwards, never quite nothing."""
+    return (confidence / 0.5).clamp(0.05, 1.0)
+
+
+def _in_float32(state: Parameters) -> Parameters:
+    return Parameters(*(t.float() for t in (state.rotation, state.translation, state.jaw, state.weights)))

@@ -1,0 +1,72 @@
+"""Attributes at pixels: everything differentiable begins here, from the winners of the visibility."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deepenergy.render.fragments import Fragments
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The covered pixels of a batch as a flat list of N surface points.
+
+    Attributes:
+        where: `[N]` flat index into `B * H * W`.
+        batch: `[N]` image of each point.
+        corners: `[N, 3]` vertex indices of the covering triangle.
+        face: `[N]` that triangle.
+        barycentrics: `[N, 3]` perspective-correct, differentiable in the projected vertices.
+    """
+
+    where: Tensor
+    batch: Tensor
+    corners: Tensor
+    face: Tensor
+    barycentrics: Tensor
+
+    def interpolate(self, attribute: Float[Tensor, "b v d"]) -> Float[Tensor, "n d"]:
+        """A per-vertex attribute at the points; `[V, D]` is shared by the batch."""
+        rows = self.corners
+        if attribute.dim() == 3:
+            rows = rows + (self.batch * attribute.shape[1])[:, None]
+            attribute = attribute.reshape(-1, attribute.shape[-1])
+        w = self.barycentrics.to(attribute)
+        return sum(attribute[rows[:, i]] * w[:, i : i + 1] for i in range(3))  # type: ignore[return-value]
+
+
+def surface_points(
+    fragments: Fragments,
+    pixels: Float[Tensor, "b v 2"],
+    depth: Float[Tensor, "b v"],
+    faces: Int[Tensor, "f 3"],
+) -> Surface:
+    """Covered pixels with barycentrics recomputed from the vertices, so that derivatives flow in either mode.
+
+    Under `torch.no_grad` those of the visibility are taken as they are.
+    """
+    batch_size, height, width = fragments.face_index.shape
+    flat = fragments.face_index.reshape(-1)
+    where = (flat >= 0).nonzero().squeeze(1)
+    face = flat[where]
+    per_image = height * width
+    batch = torch.div(where, per_image, rounding_mode="floor")
+    corners = faces[face]
+    if not torch.is_grad_enabled():
+        return Surface(where, batch, corners, face, fragments.barycentrics.reshape(-1, 3)[where])
+    within = where - batch * per_image
+    row = torch.div(within, width, rounding_mode="floor")
+    point = torch.stack([within - row * width + 0.5, row + 0.5], 1).to(pixels)
+    index = corners + (batch * pixels.shape[1])[:, None]
+    xy = pixels.reshape(-1, 2)
+    a, b, c = (xy[index[:, i]] - point for i in range(3))
+    weights = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], 1) / depth.reshape(-1)[index]
+    return Surface(where, batch, corners, face, weights / weights.sum(1, keepdim=True))
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]

@@ -1,0 +1,59 @@
+"""Spherical-harmonic lighting: nine coefficients a channel (Ramamoorthi and Hanrahan 2001; paper, section 3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def sh_basis(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
+    """The nine real spherical harmonics to degree 2 at unit directions, order (l, m) = 00, 1-1, 10, 11, 2-2 .. 22."""
+    x, y, z = normals.unbind(-1)
+    c1, c2 = math.sqrt(3 / (4 * math.pi)), math.sqrt(15 / (4 * math.pi))
+    return torch.stack(
+        [
+            torch.full_like(x, math.sqrt(1 / (4 * math.pi))),
+            c1 * y,
+            c1 * z,
+            c1 * x,
+            c2 * x * y,
+            c2 * y * z,
+            math.sqrt(5 / (16 * math.pi)) * (3 * z * z - 1),
+            c2 * x * z,
+            c2 / 2 * (x * x - y * y),
+        ],
+        -1,
+    )
+
+
+# Degree-wise factors of the clamped-cosine convolution, divided by pi: light coefficients in, reflected radiance of
+# a white diffuser out.
+_COSINE = torch.tensor([1.0] + [2 / 3] * 3 + [1 / 4] * 5)
+
+
+def sh_shade(
+    normals: Float[Tensor, "n 3"], light: Float[Tensor, "9 c"] | Float[Tensor, "b 9 c"], batch: Int[Tensor, "n"]
+) -> Float[Tensor, "n c"]:
+    """Irradiance / pi at normals, not clipped, so that it stays linear in the light.
+
+    Args:
+        normals: unit, in the light's axes.
+        light: coefficients, one set or one an image.
+        batch: image of every normal; not looked at when there is one set.
+    """
+    basis = sh_basis(normals) * _COSINE.to(normals)
+    if light.dim() == 2:
+        return basis @ light
+    return torch.einsum("nk,nkc->nc", basis, light[batch])
+
+
+def frontal_light(intensity: float = 1.0) -> Float[Tensor, "9 3"]:
+    """A soft key from the front and above (world +Z, +Y) with ambient fill: what a render uses before an estimate."""
+    light = torch.zeros(9, 3)
+    light[0] = 0.62 * math.sqrt(4 * math.pi)
+    light[1] = 0.16 * math.sqrt(4 * math.pi)
+    light[2] = 0.34 * math.sqrt(4 * math.pi)
+    return light * intensity

@@ -1,0 +1,45 @@
+"""Choosing the visibility backend."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deepenergy.render.fragments import Fragments
+from deepenergy.render.rasterize_numba import rasterize_numba
+from deepenergy.render.rasterize_torch import rasterize_torch
+
+Backend = Literal["auto", "numba", "torch"]
+
+
+def rasterize(
+    pixels: Float[Tensor, "b v 2"],
+    depth: Float[Tensor, "b v"],
+    faces: Int[Tensor, "f 3"],
+    size: tuple[int, int],
+    near: float = 1e-3,
+    backend: Backend = "auto",
+) -> Fragments:
+    """Which triangle covers each pixel, nearest first; no gradient, no culling.
+
+    Args:
+        pixels: projected vertices (x, y), pixel centres at half-integers.
+        depth: camera Z of the vertices in metres.
+        faces: triangles, shared by the batch.
+        size: (width, height).
+        near: triangles with a vertex nearer than this (metres) are left out.
+        backend: "numba" (CPU), "torch" (any device), "auto": numba for CPU tensors, torch elsewhere.
+
+    Raises:
+        ValueError: an unknown backend, or numba asked for tensors that are not on the CPU.
+    """
+    if backend not in ("auto", "numba", "torch"):
+        raise ValueError(f"backend: found {backend!r}; expected 'auto', 'numba' or 'torch'")
+    on_cpu = pixels.device.type == "cpu"
+    if backend == "numba" and not on_cpu:
+        raise ValueError(f"backend 'numba' needs CPU tensors, found {pixels.device}; use 'torch'")
+    if backend == "torch" or not on_cpu:
+        return rasterize_torch(pixels, depth, faces, size, near)
+    return rasterize_numba(pixels, depth, faces, size, near)

@@ -1,0 +1,81 @@
+"""Visibility on the CPU: one z-buffer loop over the triangles, compiled by numba."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepenergy.render.fragments import Fragments
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _fill(
+    xy: NDArray[np.float32],
+    z: NDArray[np.float32],
+    faces: NDArray[np.int64],
+    near: float,
+    index: NDArray[np.int64],
+    bary: NDArray[np.float32],
+    depth: NDArray[np.float32],
+) -> None:
+    height, width = index.shape
+    inverse = np.zeros((height, width), np.float64)
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        if z[a] < near or z[b] < near or z[c] < near:
+            continue
+        ax, ay = np.float64(xy[a, 0]), np.float64(xy[a, 1])
+        bx, by = np.float64(xy[b, 0]), np.float64(xy[b, 1])
+        cx, cy = np.float64(xy[c, 0]), np.float64(xy[c, 1])
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        # NaN compares false, so that a broken vertex drops its triangles and nothing else.
+        if not (abs(area) > 1e-12):
+            continue
+        low_x, high_x = min(ax, bx, cx), max(ax, bx, cx)
+        low_y, high_y = min(ay, by, cy), max(ay, by, cy)
+        if high_x < 0 or high_y < 0 or low_x > width or low_y > height:
+            continue
+        j0, j1 = max(0, int(np.ceil(low_x - 0.5))), min(width - 1, int(np.floor(high_x - 0.5)))
+        i0, i1 = max(0, int(np.ceil(low_y - 0.5))), min(height - 1, int(np.floor(high_y - 0.5)))
+        inv_a, inv_b, inv_c = 1.0 / z[a], 1.0 / z[b], 1.0 / z[c]
+        for i in range(i0, i1 + 1):
+            y = i + 0.5
+            for j in range(j0, j1 + 1):
+                x = j + 0.5
+                wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) / area
+                wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) / area
+                wc = 1.0 - wa - wb
+                if wa < 0 or wb < 0 or wc < 0:
+                    continue
+                inv = wa * inv_a + wb * inv_b + wc * inv_c
+                if inv > inverse[i, j]:
+                    inverse[i, j] = inv
+                    index[i, j] = f
+                    bary[i, j, 0] = wa * inv_a / inv
+                    bary[i, j, 1] = wb * inv_b / inv
+                    bary[i, j, 2] = wc * inv_c / inv
+                    depth[i, j] = 1.0 / inv
+
+
+def rasterize_numba(
+    pixels: Float[Tensor, "b v 2"],
+    depth: Float[Tensor, "b v"],
+    faces: Int[Tensor, "f 3"],
+    size: tuple[int, int],
+    near: float = 1e-3,
+) -> Fragments:
+    """Visibility of projected meshes; see `rasterize`. CPU tensors only."""
+    batch, (width, height) = pixels.shape[0], size
+    index = np.full((batch, height, width), -1, np.int64)
+    bary = np.zeros((batch, height, width, 3), np.float32)
+    z_out = np.zeros((batch, height, width), np.float32)
+    xy = np.ascontiguousarray(pixels.detach().numpy(), np.float32)
+    z = np.ascontiguousarray(depth.detach().numpy(), np.float32)
+    triangles = np.ascontiguousarray(faces.numpy(), np.int64)
+    for b in range(batch):
+        _fill(xy[b], z[b], triangles, near, index[b], bary[b], z_out[b])
+    return Fragments(torch.from_numpy(index), torch.from_numpy(bary), torch.from_numpy(z_out))

@@ -1,0 +1,99 @@
+"""From a rig's vertices to an image (paper, section 3: `F(x_R)`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepenergy.camera import Camera
+from deepenergy.colour import linear_to_srgb, srgb_to_linear
+from deepenergy.render.fragments import Fragments
+from deepenergy.render.interpolate import Surface, surface_points
+from deepenergy.render.lighting import frontal_light, sh_shade
+from deepenergy.render.normals import vertex_normals
+from deepenergy.render.rasterize import Backend, rasterize
+from deepenergy.render.texture import sample_texture
+from deepenergy.rig import Rig
+
+_GREY_SKIN = (0.42, 0.27, 0.20)
+# Nine coefficients can give negative light; a black hole in the face would be worse than a little too much.
+_DARKEST = 0.02
+
+
+@dataclass(frozen=True)
+class Render:
+    """A batch of renders.
+
+    Attributes:
+        image: `[B, 3, H, W]` display-referred sRGB in [0, 1].
+        mask: `[B, 1, H, W]` coverage in [0, 1].
+        fragments: visibility at the sampled resolution (`supersample` times the image's).
+    """
+
+    image: Tensor
+    mask: Tensor
+    fragments: Fragments
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Renders a rig with SH lighting and its albedo.
+
+    Args:
+        rig: the rig; albedo from its texture, else its vertex albedo, else a grey-pink skin.
+        light: `[9, 3]` or `[B, 9, 3]` SH coefficients in world axes; a soft frontal key when None.
+        background: `[3]` sRGB colour behind the head.
+        supersample: samples per pixel side, box-filtered in linear light.
+        backend: see `rasterize`.
+    """
+
+    rig: Rig
+    light: Tensor | None = None
+    background: tuple[float, float, float] = (0.35, 0.35, 0.35)
+    supersample: int = 2
+    backend: Backend = "auto"
+
+    def __call__(self, vertices: Float[Tensor, "b v 3"], camera: Camera) -> Render:
+        """Render world-space vertices (metres) through a camera, or a batch of cameras of one size.
+
+        Differentiable in the vertices (interior and shading; supersampled edges carry no boundary gradient).
+        """
+        vertices = vertices.to(torch.float32)
+        batch = vertices.shape[0]
+        s = self.supersample
+        in_camera = camera.camera_points(vertices)
+        pixels, depth = camera.pixels(in_camera) * s, in_camera[..., 2]
+        faces = self.rig.faces.to(vertices.device)
+        size = (camera.width * s, camera.height * s)
+        fragments = rasterize(pixels, depth, faces, size, backend=self.backend)
+        surface = surface_points(fragments, pixels, depth, faces)
+        colour = self._albedo(surface) * self._irradiance(surface, vertices)
+        flat = torch.zeros(batch * size[0] * size[1], 4, dtype=colour.dtype, device=colour.device)
+        covered = torch.cat([colour, torch.ones_like(colour[:, :1])], 1)
+        flat = flat.index_copy(0, surface.where, covered)
+        samples = flat.view(batch, size[1], size[0], 4).permute(0, 3, 1, 2)
+        if s > 1:
+            samples = torch.nn.functional.avg_pool2d(samples, s)
+        image, mask = samples[:, :3], samples[:, 3:]
+        back = srgb_to_linear(torch.tensor(self.background)).to(image)[None, :, None, None]
+        return Render(linear_to_srgb((image + (1 - mask) * back).clamp(0, 1)), mask, fragments)
+
+    def _albedo(self, surface: Surface) -> Tensor:
+        rig = self.rig
+        if rig.texture is not None and rig.uvs is not None and rig.uv_faces is not None:
+            uv = rig.uvs.to(surface.barycentrics)[rig.uv_faces[surface.face]]
+            return sample_texture(rig.texture, (uv * surface.barycentrics[..., None]).sum(1))
+        if rig.vertex_albedo is not None:
+            return surface.interpolate(rig.vertex_albedo.to(surface.where.device))
+        skin = torch.tensor(_GREY_SKIN, device=surface.where.device)
+        return skin.expand(surface.where.shape[0], 3)
+
+    def _irradiance(self, surface: Surface, vertices: Tensor) -> Tensor:
+        normals = surface.interpolate(vertex_normals(vertices, self.rig.faces.to(vertices.device)))
+        normals = normals / normals.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+        light = frontal_light() if self.light is None else self.light
+        light = light.to(normals)
+        return sh_shade(normals, light, surface.batch).clamp_min(_DARKEST)

@@ -1,0 +1,5 @@
+"""The report of a solved shot: overlay videos, contact sheets, a page of plots, and the track itself."""
+
+from deepenergy.report.summary import write_report
+
+__all__ = ["write_report"]

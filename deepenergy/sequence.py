@@ -1,0 +1,146 @@
+"""Solving a shot: observe the plates, fit every frame, judge which frames to trust."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepenergy.camera import Camera
+from deepenergy.errors import InputError
+from deepenergy.fit import Fit, fit_frames
+from deepenergy.landmarks.detector import Detector
+from deepenergy.landmarks.network import HeatmapNetwork
+from deepenergy.observe import Observations, observe
+from deepenergy.plates import Plates
+from deepenergy.render import Renderer
+from deepenergy.rig import Rig
+from deepenergy.solver_config import SolverConfig
+from deepenergy.track import Track
+
+Progress = Callable[[str, int, int], None]
+_FRAMES_AT_ONCE = 96
+
+
+def frames_of(plates: Sequence[Plates]) -> list[int]:
+    """Frame numbers that any camera has, ascending."""
+    return sorted({number for plate in plates for number in plate.frames})
+
+
+def check_input(plates: Sequence[Plates], rig: Rig, cameras: Sequence[Camera]) -> None:
+    """Refuse plates, rig and cameras that do not belong together.
+
+    Raises:
+        InputError: the field, what was found, what was expected.
+    """
+    if len(plates) != len(cameras) or not plates:
+        raise InputError(
+            "cameras", f"{len(cameras)} for {len(plates)} plates", "one camera for each plates", "pass them in the same order"
+        )
+    rig.require_landmarks()
+    for plate, camera in zip(plates, cameras, strict=True):
+        camera.check_plate_size(plate.width, plate.height)
+
+
+def solve_sequence(
+    plates: Sequence[Plates],
+    rig: Rig,
+    cameras: Sequence[Camera],
+    config: SolverConfig,
+    detector: Detector,
+    network: HeatmapNetwork,
+    progress: Progress,
+) -> Track:
+    """Every frame of a shot, in parallel; a frame that cannot be solved is marked and does not stop the others."""
+    check_input(plates, rig, cameras)
+    numbers = frames_of(plates)
+    observed = observe(plates, numbers, detector, network, progress, config.box_smoothing, config.max_gap)
+    seen = torch.isfinite(observed.points).all((-1, -2)).any(1)
+    reasons = ["" for _ in numbers]
+    for t in range(len(numbers)):
+        if not bool(seen[t]):
+            reasons[t] = "; ".join(text for (frame, _), text in sorted(observed.problems.items()) if frame == t)
+    renderer = Renderer(rig, supersample=config.supersample)
+    rows = seen.nonzero()[:, 0]
+    fits = []
+    for start, part in enumerate(rows.split(_FRAMES_AT_ONCE) if len(rows) else ()):
+
+        def tell(name: str, done: int, total: int, first: int = start * _FRAMES_AT_ONCE) -> None:
+            share = (first + done / total * min(_FRAMES_AT_ONCE, len(rows) - first)) / len(rows)
+            progress(f"solve: {name}", round(share * 1000), 1000)
+
+        fits.append(
+            fit_frames(rows_of(observed, part), rig, cameras, renderer, network, config.stages, config.l2, tell)
+        )
+    return _track(numbers, rows, fits, observed, reasons, plates, rig, config)
+
+
+def rows_of(observed: Observations, rows: Tensor) -> Observations:
+    """The observations of some frames; their problems are left behind."""
+    return replace(
+        observed, points=observed.points[rows], confidence=observed.confidence[rows], crops=observed.crops[rows], problems={}
+    )
+
+
+def _track(
+    numbers: list[int],
+    rows: Tensor,
+    fits: list[Fit],
+    observed: Observations,
+    reasons: list[str],
+    plates: Sequence[Plates],
+    rig: Rig,
+    config: SolverConfig,
+) -> Track:
+    count, cameras, shapes = len(numbers), len(plates), len(rig.weight_names)
+    rotation, translation = np.full((count, 3, 3), np.nan), np.full((count, 3), np.nan)
+    jaw, weights = np.full((count, 6), np.nan), np.full((count, shapes), np.nan)
+    rendered = np.full((count, cameras, 68, 2), np.nan)
+    residual, confidence = np.full(count, np.nan), np.zeros(count)
+    at = 0
+    for fit in fits:
+        for i in range(len(fit.state)):
+            t = int(rows[at])
+            at += 1
+            rendered[t] = fit.rendered[i].numpy()
+            residual[t] = float(fit.residual_px[i])
+            heatmaps = observed.confidence[t]
+            mean = float(heatmaps[heatmaps.amax(1) > 0].mean())
+            reasons[t] = _failure(fit, i, mean, config)
+            if reasons[t]:
+                continue
+            rotation[t], translation[t] = fit.state.rotation[i].numpy(), fit.state.translation[i].numpy()
+            jaw[t], weights[t] = fit.state.jaw[i].numpy(), fit.state.weights[i].numpy()
+            # Half gone at the residual that would fail the frame's like.
+            confidence[t] = mean * 0.5 ** (float(fit.residual_crop[i]) / (config.max_residual / 2))
+    names = [plate.name for plate in plates]
+    return Track(
+        frames=np.array(numbers, np.int64),
+        rotation=rotation,
+        translation=translation,
+        jaw=jaw,
+        weights=weights,
+        weight_names=rig.weight_names,
+        status=np.array(["failed" if reason else "solved" for reason in reasons]),
+        reason=np.array(reasons),
+        confidence=confidence,
+        landmark_residual_px=residual,
+        landmarks_px={name: observed.points[:, c].numpy() for c, name in enumerate(names)},
+        render_landmarks_px={name: rendered[:, c] for c, name in enumerate(names)},
+        rig_name=rig.name,
+    )
+
+
+def _failure(fit: Fit, i: int, confidence: float, config: SolverConfig) -> str:
+    """Why a frame is not to be used; "" when it is."""
+    if not bool(torch.isfinite(fit.state.translation[i]).all()) or not bool(torch.isfinite(fit.residual_crop[i])):
+        return "the solve did not stay finite"
+    if confidence < config.min_confidence:
+        return f"weak landmarks on the plate (mean confidence {confidence:.2f}, at least {config.min_confidence:.2f})"
+    off = float(fit.residual_crop[i])
+    if off > config.max_residual:
+        return f"plate and render disagree ({off:.1f} crop pixels, at most {config.max_residual:.1f})"
+    return ""

@@ -1,0 +1,115 @@
+"""`Solver`: plates, rig and camera in, a track out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from deepenergy.camera import Camera
+from deepenergy.errors import InputError
+from deepenergy.identity import fit_identity
+from deepenergy.landmarks import network_from_name
+from deepenergy.landmarks.detector import Detector, detector_from_name
+from deepenergy.landmarks.network import HeatmapNetwork
+from deepenergy.plates import Plates
+from deepenergy.rig import Rig
+from deepenergy.sequence import solve_sequence
+from deepenergy.solver_config import SolverConfig
+from deepenergy.track import Track
+
+Progress = Callable[[str, int, int], None]
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress report."""
+
+
+class Solver:
+    """Solves facial performances (Bao, Wu, Yao, Fedkiw 2018).
+
+    Args:
+        config: settings; the defaults need no file from outside of the package.
+        detector, network: your own in place of those that the settings name.
+
+    Raises:
+        InputError: an unknown detector or network, or one whose file is missing.
+    """
+
+    def __init__(
+        self,
+        config: SolverConfig | None = None,
+        detector: Detector | None = None,
+        network: HeatmapNetwork | None = None,
+    ) -> None:
+        self.config = config or SolverConfig()
+        self.detector = detector or detector_from_name(self.config.detector)
+        self.network = network or network_from_name(
+            self.config.network, self.config.network_weights, self.config.device
+        )
+
+    def fit_sequence(
+        self,
+        plates: Plates | Sequence[Plates],
+        rig: Rig,
+        camera: Camera | Sequence[Camera],
+        progress: Progress | None = None,
+    ) -> Track:
+        """Solve a shot seen by one calibrated camera or several.
+
+        Args:
+            plates: one `Plates`, or one for each camera.
+            rig: the actor's rig, with its 68 landmarks.
+            camera: one `Camera`, or as many as plates, in the same order.
+            progress: called with (what, done, total).
+
+        Returns:
+            the track of every frame that any camera has; a frame that could not be solved is "failed", with its reason.
+
+        Raises:
+            InputError: plates, rig and cameras that cannot be used together. Single bad frames do not raise.
+        """
+        plates, cameras = _lists(plates, camera)
+        return solve_sequence(plates, rig, cameras, self.config, self.detector, self.network, progress or _silent)
+
+    def fit_frame(self, image: Tensor | Sequence[Tensor], rig: Rig, camera: Camera | Sequence[Camera]) -> Track:
+        """Solve one frame: `[3, H, W]` float32 sRGB images in [0, 1], one for each camera. A track of one frame."""
+        images = [image] if isinstance(image, Tensor) else list(image)
+        cameras = [camera] if isinstance(camera, Camera) else list(camera)
+        names = [c.name for c in cameras] if len(cameras) == len(images) else [f"camera{i}" for i in range(len(images))]
+        plates = [Plates.from_array(i[None], name=n) for i, n in zip(images, names, strict=True)]
+        return self.fit_sequence(plates, rig, cameras)
+
+    def fit_identity(
+        self,
+        plates: Plates | Sequence[Plates],
+        rig: Rig,
+        camera: Camera | Sequence[Camera],
+        progress: Progress | None = None,
+    ) -> Rig:
+        """The rig of this actor, from a rig with an identity basis: coarse, from landmarks of near-neutral frames.
+
+        Raises:
+            InputError: the rig has no identity basis, or no frame shows a face.
+        """
+        plates, cameras = _lists(plates, camera)
+        return fit_identity(plates, rig, cameras, self.config, self.detector, self.network, progress or _silent)
+
+
+def _lists(
+    plates: Plates | Sequence[Plates], camera: Camera | Sequence[Camera]
+) -> tuple[list[Plates], list[Camera]]:
+    many = [plates] if isinstance(plates, Plates) else list(plates)
+    cameras = [camera] if isinstance(camera, Camera) else list(camera)
+    for field, values, kind in (("plates", many, Plates), ("camera", cameras, Camera)):
+        for value in values:
+            if not isinstance(value, kind):
+                raise InputError(field, type(value).__name__, kind.__name__, f"use {kind.__name__}'s own readers")
+    return many, cameras
+
+
+def fit_sequence(
+    plates: Plates | Sequence[Plates], rig: Rig, camera: Camera | Sequence[Camera], progress: Progress | None = None
+) -> Track:
+    """`Solver().fit_sequence` with the default settings."""
+    return Solver().fit_sequence(plates, rig, camera, progress)

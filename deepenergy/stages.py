@@ -1,0 +1,75 @@
+"""The schedule of stages as data (paper, sections 8.1 and 8.2; then brows and eyes, which the paper leaves out)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Slices of the 68 iBUG landmarks.
+LANDMARK_SETS: dict[str, slice] = {
+    "jaw": slice(0, 17),
+    "brows": slice(17, 27),
+    "nose": slice(27, 36),
+    "eyes": slice(36, 48),
+    "mouth": slice(48, 68),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One least-squares solve of the schedule.
+
+    Attributes:
+        name: shown in the progress.
+        translation, rotation: whether the rigid parameters are free.
+        groups: control groups whose weights are free ("jaw_open" frees the jaw joint's opening, "jaw" all of the joint).
+        landmark_weights: landmark set -> factor on its residuals; a set that is not named has 0.
+        edge_weight: factor on the edge-preserving energy E2 of section 8.1.
+        renders: how often the render is made and read by the network; each is one outer iteration.
+        iterations: limit of least-squares steps for each render. Few, where overfitting is to be prevented.
+        rigid_prior: weight of the penalty on moving away from the rigid pose at the stage's start (section 5),
+            in crop pixels for each 1 % of the face's size or degree.
+    """
+
+    name: str
+    translation: bool
+    rotation: bool
+    groups: tuple[str, ...]
+    landmark_weights: dict[str, float]
+    edge_weight: float = 0.0
+    renders: int = 1
+    iterations: int = 20
+    rigid_prior: float = 0.0
+
+    def weights(self) -> Float[Tensor, " 68"]:
+        """The factors of the 68 landmarks, float64."""
+        out = torch.zeros(68, dtype=torch.float64)
+        for name, factor in self.landmark_weights.items():
+            out[LANDMARK_SETS[name]] = factor
+        return out
+
+
+def _sets(jaw: float = 0.0, others: float = 0.0, mouth: float | None = None) -> dict[str, float]:
+    return {"jaw": jaw, "brows": others, "nose": others, "eyes": others, "mouth": others if mouth is None else mouth}
+
+
+DEFAULT_STAGES: tuple[Stage, ...] = (
+    Stage("translation, non-jaw", True, False, (), _sets(0, 1), edge_weight=0.5, renders=1, iterations=3),
+    Stage("rigid, non-jaw", True, True, (), _sets(0, 1), edge_weight=0.5, renders=1, iterations=10),
+    Stage("rigid, jaw only", True, True, (), _sets(1, 0), edge_weight=0.5, renders=0, iterations=3),
+    Stage("rigid, all", True, True, (), _sets(1, 1), edge_weight=0.5, renders=1, iterations=10),
+    Stage("jaw open", True, True, ("jaw_open",), _sets(1, 0.5, 2), renders=1),
+    Stage("jaw", False, False, ("jaw_open", "jaw"), _sets(1, 0.5, 2), renders=0),
+    Stage("jaw and mouth", True, True, ("jaw_open", "jaw", "mouth", "cheeks"), _sets(1, 1), renders=2),
+    Stage(
+        "whole face",
+        True,
+        True,
+        ("jaw_open", "jaw", "mouth", "cheeks", "nose", "brows", "eyes"),
+        _sets(0.7, 1, 1.2),
+        renders=3,
+    ),
+)

@@ -1,0 +1,270 @@
+"""The solved shot: per frame the pose and the controls, and how far each frame can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from deepenergy import registry
+from deepenergy.errors import InputError
+from deepenergy.params import Parameters
+from deepenergy.rotation import matrix_to_euler
+
+if TYPE_CHECKING:
+    from deepenergy.rig import Rig
+
+STATUSES = ("solved", "infilled", "failed")
+_LANDMARKS = 68
+# Frames are evaluated in blocks, so that a long shot of a dense rig needs no more than its own result in memory.
+_BLOCK = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """A solved shot, as numpy arrays over T frames.
+
+    Attributes:
+        frames: `[T]` int64 frame numbers, strictly increasing.
+        rotation: `[T, 3, 3]` float64, object to world.
+        translation: `[T, 3]` float64 metres, world.
+        jaw: `[T, 6]` float64, axis-angle (radians) then translation (metres); zero for a rig without the joint.
+        weights: `[T, K]` float64 blendshape weights.
+        weight_names: K names, in the rig's order.
+        status: `[T]` of "solved", "infilled" or "failed".
+        reason: `[T]` why a frame is not "solved", in words; "" for a solved frame.
+        confidence: `[T]` in [0, 1].
+        landmark_residual_px: `[T]` mean distance of plate and render landmarks in plate pixels; NaN where
+            none was measured.
+        landmarks_px: camera name -> `[T, 68, 2]` landmarks detected on the plate, plate pixels, NaN where none. May be
+            empty.
+        render_landmarks_px: the same, detected on the render.
+        rig_name: the rig that was solved.
+
+    A failed frame has NaN in rotation, translation, jaw and weights.
+
+    Raises:
+        InputError: shapes that disagree, frames out of order, a matrix that is not a rotation, a frame whose values
+            and status contradict each other.
+    """
+
+    frames: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    jaw: np.ndarray
+    weights: np.ndarray
+    weight_names: tuple[str, ...]
+    status: np.ndarray
+    reason: np.ndarray
+    confidence: np.ndarray
+    landmark_residual_px: np.ndarray
+    landmarks_px: Mapping[str, np.ndarray] = field(default_factory=dict)
+    render_landmarks_px: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rig_name: str = ""
+
+    def __post_init__(self) -> None:
+        frames = np.asarray(self.frames)
+        if frames.ndim != 1 or not np.issubdtype(frames.dtype, np.integer):
+            raise InputError(
+                "track frames", f"{frames.dtype} of shape {frames.shape}", "[T] whole numbers", "give frame numbers"
+            )
+        names = tuple(str(n) for n in self.weight_names)
+        count = len(frames)
+        shapes = {
+            "rotation": (count, 3, 3),
+            "translation": (count, 3),
+            "jaw": (count, 6),
+            "weights": (count, len(names)),
+            "confidence": (count,),
+            "landmark_residual_px": (count,),
+        }
+        for name, shape in shapes.items():
+            self._set(name, self._shaped(name, getattr(self, name), shape))
+        for name in ("status", "reason"):
+            value = np.asarray(getattr(self, name), dtype=np.str_)
+            if value.shape != (count,):
+                raise InputError(f"track {name}", f"shape {value.shape}", f"({count},)", "give one for every frame")
+            self._set(name, value)
+        for name in ("landmarks_px", "render_landmarks_px"):
+            cameras = getattr(self, name)
+            shape = (count, _LANDMARKS, 2)
+            self._set(name, {str(c): self._shaped(f"{name} '{c}'", v, shape) for c, v in cameras.items()})
+        self._set("frames", frames.astype(np.int64))
+        self._set("weight_names", names)
+        self._check_frames()
+        self._check_status()
+        self._check_values()
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    @staticmethod
+    def _shaped(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
+        array = np.asarray(value, dtype=np.float64)
+        if array.shape != shape:
+            raise InputError(f"track {name}", f"shape {array.shape}", f"{shape}", "give one row for every frame")
+        return array
+
+    def _check_frames(self) -> None:
+        steps = np.diff(self.frames)
+        if (steps <= 0).any():
+            at = int(np.argmax(steps <= 0))
+            raise InputError(
+                "track frames",
+                f"frame {self.frames[at + 1]} after {self.frames[at]}",
+                "strictly increasing numbers",
+                "sort the frames and drop repeats",
+            )
+
+    def _check_status(self) -> None:
+        unknown = ~np.isin(self.status, STATUSES)
+        if unknown.any():
+            at = int(np.argmax(unknown))
+            raise InputError(
+                f"track status of frame {self.frames[at]}", f"'{self.status[at]}'", "one of " + ", ".join(STATUSES),
+                "use these words",
+            )  # fmt: skip
+        solved = self.status == "solved"
+        wrong = solved == (self.reason != "")
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise InputError(
+                f"track reason of frame {self.frames[at]}",
+                f"'{self.reason[at]}' on a frame with status '{self.status[at]}'",
+                "'' on a solved frame and words on any other",
+                "say why a frame was not solved",
+            )
+
+    def _check_values(self) -> None:
+        flat = np.concatenate(
+            [self.rotation.reshape(len(self), 9), self.translation, self.jaw, self.weights], axis=1
+        )
+        failed = self.status == "failed"
+        wrong = np.where(failed, ~np.isnan(flat).all(1), ~np.isfinite(flat).all(1))
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise InputError(
+                f"track parameters of frame {self.frames[at]}",
+                "numbers on a failed frame" if failed[at] else f"NaN or infinity on a frame that is {self.status[at]}",
+                "NaN on failed frames and finite numbers on all others",
+                "give the frame the status that it has",
+            )
+        rotation = np.where(failed[:, None, None], np.eye(3), self.rotation)
+        off = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max((1, 2), initial=0.0)
+        wrong = (off > 1e-4) | (np.linalg.det(rotation) < 0)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise InputError(
+                f"track rotation of frame {self.frames[at]}",
+                f"a matrix with |R R^T - I| = {off[at]:.2g} and determinant {np.linalg.det(rotation[at]):.3g}",
+                "a rotation matrix",
+                "take scale and mirroring out",
+            )
+        wrong = ~((self.confidence >= 0) & (self.confidence <= 1))
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise InputError(
+                f"track confidence of frame {self.frames[at]}", f"{self.confidence[at]}", "0..1", "scale it to 0..1"
+            )
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def solved(self) -> np.ndarray:
+        """`[T]` bool: frames with status "solved"."""
+        return self.status == "solved"
+
+    @property
+    def usable(self) -> np.ndarray:
+        """`[T]` bool: frames that have parameters, solved or infilled."""
+        return self.status != "failed"
+
+    @property
+    def euler(self) -> np.ndarray:
+        """`[T, 3]` radians, extrinsic XYZ as in the paper (see `deepenergy.rotation`); NaN where failed."""
+        euler = matrix_to_euler(torch.from_numpy(np.where(self.usable[:, None, None], self.rotation, np.eye(3))))
+        return np.where(self.usable[:, None], euler.numpy(), np.nan)
+
+    def parameters(self) -> Parameters:
+        """The states of all frames, float64 on the CPU; NaN where failed."""
+        arrays = (self.rotation, self.translation, self.jaw, self.weights)
+        return Parameters(*(torch.from_numpy(a.copy()) for a in arrays))
+
+    def check_rig(self, rig: Rig) -> None:
+        """Refuse a rig that the weights do not belong to.
+
+        Raises:
+            InputError: the rig's weight names are others, or in another order.
+        """
+        if tuple(rig.weight_names) == self.weight_names:
+            return
+        ours, theirs = set(self.weight_names), set(rig.weight_names)
+        if ours == theirs:
+            found = f"the weights of rig '{rig.name}' in another order"
+        else:
+            odd = sorted(ours ^ theirs)
+            found = f"rig '{rig.name}' with {len(theirs)} weights, of which differ {', '.join(odd[:4])}" + (
+                ", ..." if len(odd) > 4 else ""
+            )
+        raise InputError(
+            "track weight names",
+            found,
+            f"the {len(ours)} weights of rig '{self.rig_name}'",
+            "load the rig that was solved",
+        )
+
+    def vertices(self, rig: Rig) -> Float[np.ndarray, "t v 3"]:
+        """The rig's vertices in world space (metres), float32; NaN where failed.
+
+        Raises:
+            InputError: the rig's weights are not the track's.
+        """
+        self.check_rig(rig)
+        states = self.parameters()
+        result = np.empty((len(self), rig.neutral.shape[0], 3), dtype=np.float32)
+        for start in range(0, len(self), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            result[block] = rig.vertices(states[block]).cpu().numpy()
+        return result
+
+    def landmarks(self, rig: Rig) -> Float[np.ndarray, "t 68 3"]:
+        """The rig's 68 landmarks in world space (metres), float64; NaN where failed.
+
+        Raises:
+            InputError: the rig's weights are not the track's, or the rig has no landmarks.
+        """
+        self.check_rig(rig)
+        small = rig.landmark_rig()
+        return small.landmarks(small.vertices(self.parameters())).cpu().numpy()
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def load(path: str | Path) -> Track:
+        """Read a track written by `save`.
+
+        Raises:
+            InputError: no such file, not a track, or a track whose content is wrong.
+        """
+        path = Path(path).expanduser()
+        read = registry.lookup("read track", path, "track")
+        if not path.is_file():
+            raise InputError("track", f"no file {path}", "a track (.npz)", "check the path")
+        return read(path)
+
+    def save(self, path: str | Path) -> None:
+        """Write the track, whole or not at all: `.npz` (everything, no pickle) or `.csv` (a table to read).
+
+        Raises:
+            InputError: another ending, or no such folder.
+        """
+        path = Path(path).expanduser()
+        registry.lookup("write track", path, "track output")(path, self)

@@ -1,0 +1,1 @@
+"""Training of the networks that ship inside the package; not part of the installed library."""
