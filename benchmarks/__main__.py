@@ -45,7 +45,8 @@ def run_benchmark(name: str, options: argparse.Namespace) -> Outcome:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, compare. Returns 0; 1 where `--check` found something worse; 2 for input that cannot be used."""
     options = parser().parse_args(arguments)
-    console = Console()
+    # A log has no width of its own, and 80 columns would fold every row.
+    console = Console() if sys.stdout.isatty() else Console(width=150)
     names: list[str] = [options.name] if options.name else list(NAMES)
     try:
         special = [f"--{n}" for n in ("shot", "variant", "frames") if getattr(options, n) is not None]
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         # Before hours of measuring, not after.
         baseline = load_baseline(options.baseline) if options.check or options.baseline.exists() else {}
+        unknown = [n for n in names if not any(known.startswith(f"{n}.") for known in baseline)]
+        if options.check and unknown:
+            raise InputError("baseline", f"nothing of {', '.join(unknown)}", "its metrics", "take them with --update")
         outcome = Outcome()
         for name in names:
             outcome.extend(run_benchmark(name, options))

@@ -114,7 +114,7 @@ def solve_variant(shot: TruthShot, variant: str, frames: str | None = None) -> l
 
 
 def metrics_of(evaluation: Evaluation, variant: str, context: dict[str, object]) -> list[Metric]:
-    """The accuracy metrics of an evaluation: medians over the solved frames, the share solved, and the jitter."""
+    """The accuracy metrics of an evaluation: medians over the solved frames, the share solved."""
     prefix = f"truth.{variant}"
     result = [Metric(f"{prefix}.solved", evaluation.solved, "share", "higher", context)]
     result += [Metric(f"{prefix}.{n}", getattr(evaluation, n), unit, "lower", context) for n, unit in _ERRORS]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
-from deepenergy.energy.landmark import CROP_PIXELS
+from deepenergy.energy.landmark import CROP_PIXELS, precision_of
 from deepenergy.landmarks.crop import heatmap_to_plate
 from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
 from deepenergy.landmarks.soft_argmax import local_soft_argmax
@@ -19,12 +19,17 @@ from deepenergy.observe import Observations
 from deepenergy.params import Parameters
 from deepenergy.pnp import rigid_start
 from deepenergy.render import Renderer
+from deepenergy.render.light_fit import fit_light
 from deepenergy.rig import Rig
 from deepenergy.solve import minimise
 from deepenergy.stages import Stage
 
 Progress = Callable[[str, int, int], None]
+# (frame, camera, window, size) -> [3, size, size], or None where the plate cannot be read.
+PlateCrop = Callable[[int, int, Tensor, int], Tensor | None]
 _RENDERS_AT_ONCE = 4
+_LIGHT_VIEWS = 8
+_LIGHT_SIZE = 128
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,14 @@ class Fit:
 
     Attributes:
         state: B states.
+        renderer: as it was at the end, with the light that was estimated.
         rendered: `[B, C, 68, 2]` the network's landmarks on the render at `state`, plate pixels.
         residual_px: `[B]` mean distance of `rendered` and the plate's landmarks, plate pixels, confident landmarks only.
         residual_crop: `[B]` the same in crop pixels.
     """
 
     state: Parameters
+    renderer: Renderer
     rendered: Tensor
     residual_px: Tensor
     residual_crop: Tensor
@@ -82,6 +89,7 @@ def fit_frames(
     l2: float,
     progress: Progress,
     start: Parameters | None = None,
+    plate_crop: PlateCrop | None = None,
 ) -> Fit:
     """Solve frames that have landmarks in one camera or more, all at once.
 
@@ -89,6 +97,7 @@ def fit_frames(
         observed: landmarks on the plates of B frames.
         start: where to start; poses from the landmarks and the neutral face when None.
         l2: lambda of the L2 energy on the controls.
+        plate_crop: gives a plate's window at a size, for the estimate of the light; without it the renderer's light stays.
     """
     cameras = tuple(cameras)
     small = rig.landmark_rig()
@@ -98,8 +107,9 @@ def fit_frames(
     crops = observed.crops
     side = torch.nan_to_num(crops[..., 2] - crops[..., 0], nan=CROP_PIXELS)
     scale = CROP_PIXELS / side
+    precision = precision_of(observed.spread * scale[..., None, None, None] ** 2)
     state = _start(small, targets, trust, cameras) if start is None else start
-    energy = LandmarkEnergy(small, cameras, targets, trust, torch.zeros_like(targets), scale, state, l2=l2)
+    energy = LandmarkEnergy(small, cameras, targets, trust, torch.zeros_like(targets), scale, state, precision, l2=l2)
     total = sum(stage.renders for stage in stages) + 1
     frames, done = int(seen.sum()), 0
 
@@ -115,6 +125,8 @@ def fit_frames(
 
     lower, upper = bounds(rig)
     for stage in stages:
+        if stage.fit_light and plate_crop is not None:
+            renderer = _lit(renderer, state, energy, cameras, crops, plate_crop)
         free = free_parameters(rig, stage)
         for repeat in range(max(1, stage.renders)):
             if repeat < stage.renders:
@@ -142,7 +154,34 @@ def fit_frames(
     certain = (trust > 0.3) & torch.isfinite(distance)
     mean = torch.where(certain, distance, torch.zeros_like(distance)).sum((1, 2)) / certain.sum((1, 2)).clamp_min(1)
     in_crop = torch.where(certain, distance * scale[..., None], torch.zeros_like(distance)).sum((1, 2))
-    return Fit(state, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1))
+    return Fit(state, renderer, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1))
+
+
+def _lit(
+    renderer: Renderer,
+    state: Parameters,
+    energy: LandmarkEnergy,
+    cameras: tuple[Camera, ...],
+    crops: Float[Tensor, "b c 4"],
+    plate_crop: PlateCrop,
+) -> Renderer:
+    """The renderer under the light of the views that fit best, spread over the shot."""
+    off = (energy.points(state) - energy.targets).norm(dim=-1).mean(-1) * energy.pixel_scale
+    off = torch.where(torch.isfinite(crops).all(-1), off, torch.full_like(off, torch.inf))
+    vertices, views, images = [], [], []
+    for part in torch.arange(len(state)).tensor_split(_LIGHT_VIEWS):
+        if len(part) == 0 or not bool(torch.isfinite(off[part]).any()):
+            continue
+        best = int(off[part].argmin())
+        b, c = int(part[best // len(cameras)]), best % len(cameras)
+        image = plate_crop(b, c, crops[b, c], _LIGHT_SIZE)
+        if image is not None:
+            vertices.append(renderer.rig.vertices(_in_float32(state[[b]])))
+            views.append(cameras[c].crop(crops[b, c], _LIGHT_SIZE))
+            images.append(image)
+    if not images:
+        return renderer
+    return replace(renderer, light=fit_light(renderer, torch.cat(vertices), views, torch.stack(images)))
 
 
 def bounds(rig: Rig) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:

@@ -24,12 +24,14 @@ class Observations:
         points: `[T, C, 68, 2]` plate pixels, NaN where there is no face.
         confidence: `[T, C, 68]`, 0 where there is no face.
         crops: `[T, C, 4]` windows that the network saw, plate pixels; NaN where there is no face.
+        spread: `[T, C, 68, 2, 2]` covariance of each landmark by its heatmap, plate pixels squared.
         problems: `(frame index, camera index)` -> why there is nothing.
     """
 
     points: Tensor
     confidence: Tensor
     crops: Tensor
+    spread: Tensor
     problems: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
@@ -59,6 +61,7 @@ def observe(
     points = torch.full((*shape, 68, 2), torch.nan, dtype=torch.float64)
     confidence = torch.zeros(*shape, 68, dtype=torch.float64)
     crops = torch.full((*shape, 4), torch.nan, dtype=torch.float64)
+    spread = torch.full((*shape, 68, 2, 2), torch.nan, dtype=torch.float64)
     problems: dict[tuple[int, int], str] = {}
     for c, plate in enumerate(plates):
         numbers = {number: i for i, number in enumerate(plate.frames)}
@@ -88,14 +91,15 @@ def observe(
                 if good:
                     at = torch.tensor([t for t, _ in good])
                     marks = find_landmarks(network, torch.stack([i for _, i in good]), boxes[at])
-                    points[at, c], confidence[at, c], crops[at, c] = marks.points, marks.confidence, marks.crops
+                    points[at, c], confidence[at, c] = marks.points, marks.confidence
+                    crops[at, c], spread[at, c] = marks.crops, marks.spread
                 progress(f"landmarks ({plate.name})", min(start + batch, len(frames)) + number_of_pass, len(frames) + 1)
             seen = torch.isfinite(points[:, c]).all((1, 2))
             boxes = torch.where(seen[:, None], landmark_box(torch.nan_to_num(points[:, c])), torch.nan)
         for t in range(len(frames)):
             if (t, c) not in problems and not bool(torch.isfinite(points[t, c]).all()):
                 problems[t, c] = f"no face found by '{detector.name}' in camera '{plate.name}'"
-    return Observations(points, confidence, crops, problems)
+    return Observations(points, confidence, crops, spread, problems)
 
 
 def _read(plate: Plates, index: int | None, number: int) -> Tensor | str:

@@ -100,6 +100,8 @@ class Plates:
         """
         field = f"plates '{name}'"
         path = Path(path).expanduser()
+        if not path.suffix and not path.exists():
+            raise InputError(f"{field} path", f"no file or folder {path}", "plates", "check the path")
         reader = registry.lookup("read plates", path, field)
         return Plates(reader(path, frames, name, first_frame), name)
 

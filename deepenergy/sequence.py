@@ -12,10 +12,11 @@ from torch import Tensor
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
 from deepenergy.fit import Fit, fit_frames
+from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.observe import Observations, observe
-from deepenergy.plates import Plates
+from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer
 from deepenergy.rig import Rig
 from deepenergy.solver_config import SolverConfig
@@ -65,24 +66,32 @@ def solve_sequence(
             reasons[t] = "; ".join(text for (frame, _), text in sorted(observed.problems.items()) if frame == t)
     renderer = Renderer(rig, supersample=config.supersample)
     rows = seen.nonzero()[:, 0]
-    fits = []
+    fits: list[Fit] = []
+    stages = config.stages
     for start, part in enumerate(rows.split(_FRAMES_AT_ONCE) if len(rows) else ()):
 
         def tell(name: str, done: int, total: int, first: int = start * _FRAMES_AT_ONCE) -> None:
             share = (first + done / total * min(_FRAMES_AT_ONCE, len(rows) - first)) / len(rows)
             progress(f"solve: {name}", round(share * 1000), 1000)
 
+        def plate_crop(row: int, camera: int, box: Tensor, size: int, rows: Tensor = part) -> Tensor | None:
+            plate, number = plates[camera], numbers[int(rows[row])]
+            try:
+                return crop_and_resize(plate.read(plate.frames.index(number))[None], box[None], size)[0]
+            except PlateError:
+                return None
+
         fits.append(
-            fit_frames(rows_of(observed, part), rig, cameras, renderer, network, config.stages, config.l2, tell)
+            fit_frames(rows_of(observed, part), rig, cameras, renderer, network, stages, config.l2, tell, None, plate_crop)
         )
+        # One light for the shot: the first block's.
+        renderer, stages = fits[-1].renderer, [replace(stage, fit_light=False) for stage in stages]
     return _track(numbers, rows, fits, observed, reasons, plates, rig, config)
 
 
 def rows_of(observed: Observations, rows: Tensor) -> Observations:
     """The observations of some frames; their problems are left behind."""
-    return replace(
-        observed, points=observed.points[rows], confidence=observed.confidence[rows], crops=observed.crops[rows], problems={}
-    )
+    return Observations(observed.points[rows], observed.confidence[rows], observed.crops[rows], observed.spread[rows])
 
 
 def _track(

@@ -30,6 +30,7 @@ class Stage:
         edge_weight: factor on the edge-preserving energy E2 of section 8.1.
         renders: how often the render is made and read by the network; each is one outer iteration.
         iterations: limit of least-squares steps for each render. Few, where overfitting is to be prevented.
+        fit_light: whether the shot's light is estimated from the plates before the stage (section 3).
         rigid_prior: weight of the penalty on moving away from the rigid pose at the stage's start (section 5),
             in crop pixels for each 1 % of the face's size or degree.
     """
@@ -43,6 +44,7 @@ class Stage:
     renders: int = 1
     iterations: int = 20
     rigid_prior: float = 0.0
+    fit_light: bool = False
 
     def weights(self) -> Float[Tensor, " 68"]:
         """The factors of the 68 landmarks, float64."""
@@ -61,7 +63,7 @@ DEFAULT_STAGES: tuple[Stage, ...] = (
     Stage("rigid, non-jaw", True, True, (), _sets(0, 1), edge_weight=0.5, renders=1, iterations=10),
     Stage("rigid, jaw only", True, True, (), _sets(1, 0), edge_weight=0.5, renders=0, iterations=3),
     Stage("rigid, all", True, True, (), _sets(1, 1), edge_weight=0.5, renders=1, iterations=10),
-    Stage("jaw open", True, True, ("jaw_open",), _sets(1, 0.5, 2), renders=1),
+    Stage("jaw open", True, True, ("jaw_open",), _sets(1, 0.5, 2), renders=1, fit_light=True),
     Stage("jaw", False, False, ("jaw_open", "jaw"), _sets(1, 0.5, 2), renders=0),
     Stage("jaw and mouth", True, True, ("jaw_open", "jaw", "mouth", "cheeks"), _sets(1, 1), renders=2),
     Stage(

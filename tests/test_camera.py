@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,9 +16,6 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from deepenergy import Camera, InputError
-
-# torch's own forward-mode code calls torch.jit.script on first use.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 
 F64 = torch.float64
 DISTORTION = (-0.21, 0.09, 0.0012, -0.0023, -0.015)
@@ -39,9 +37,7 @@ def opencv_pixels(cam: Camera, world: Tensor) -> Tensor:
     fx, fy, cx, cy = cam.intrinsics.tolist()
     k = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
     rvec = Rotation.from_matrix(cam.world_to_camera[:3, :3].numpy()).as_rotvec()
-    pixels, _ = cv2.projectPoints(
-        world.numpy(), rvec, cam.world_to_camera[:3, 3].numpy(), k, cam.distortion.numpy()
-    )
+    pixels, _ = cv2.projectPoints(world.numpy(), rvec, cam.world_to_camera[:3, 3].numpy(), k, cam.distortion.numpy())
     return torch.from_numpy(pixels[:, 0])
 
 
@@ -78,7 +74,9 @@ def test_crop_maps_pixels_linearly(box: tuple[float, float, float, float], width
     cam = camera(DISTORTION)
     x0, y0, w, h = box
     cropped = cam.crop(torch.tensor([x0, y0, x0 + w, y0 + h], dtype=F64), (width, height))
-    expected = (cam.project(points()) - torch.tensor([x0, y0], dtype=F64)) * torch.tensor([width / w, height / h], dtype=F64)
+    expected = (cam.project(points()) - torch.tensor([x0, y0], dtype=F64)) * torch.tensor(
+        [width / w, height / h], dtype=F64
+    )
     assert (cropped.width, cropped.height) == (width, height)
     torch.testing.assert_close(cropped.project(points()), expected, atol=1e-6, rtol=1e-9)
 
@@ -140,7 +138,7 @@ def test_points_behind_the_camera_stay_finite() -> None:
     assert bool(torch.isfinite(cam.pixels(behind)).all())
 
 
-def matrix_with(**changes: Tensor) -> dict[str, Tensor]:
+def matrix_with(**changes: Tensor) -> dict[str, Any]:
     good = {
         "intrinsics": torch.tensor([500.0, 500, 320, 240]),
         "world_to_camera": torch.eye(4),
@@ -180,7 +178,7 @@ def transposed() -> Tensor:
 )
 def test_impossible_cameras_are_refused(changes: dict[str, Tensor], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        Camera(640, 480, name="witness", **matrix_with(**changes))
+        Camera(640, 480, **matrix_with(**changes), name="witness")
     assert "camera 'witness'" in str(caught.value)
 
 

@@ -60,7 +60,9 @@ def test_round_trip_is_bit_exact(tmp_path_factory: pytest.TempPathFactory, k: li
     path = tmp_path_factory.mktemp("cameras") / "c.json"
     look = Camera.look_at(640, 480, 900, (0.1, 0.2, k[0] / 1e3))
     cameras = {
-        "a": Camera(640, 480, torch.tensor(k, dtype=torch.float64), look.world_to_camera, torch.tensor(d).double(), "a"),
+        "a": Camera(
+            640, 480, torch.tensor(k, dtype=torch.float64), look.world_to_camera, torch.tensor(d).double(), "a"
+        ),
         "b": look,
     }
     write_cameras(path, cameras, {"fps": 24})

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from deepenergy import InputError, Rig
 from deepenergy.io.ict_facekit import read_rig
@@ -43,10 +43,10 @@ def small_kit(folder: Path, **index_changes: Any) -> Path:
 
     obj("generic_neutral_mesh", vertices, lines)
     obj("jawOpen", vertices - [0, 1.5, 0], [])
-    obj("browDown_L", vertices + [0, 0, 0.25], [])
+    obj("browDown_L", vertices + np.array([0, 0, 0.25]), [])
     obj("identity000", vertices * 1.1, [])
     obj("unlisted", vertices * 2, [])
-    index = {"expressions": ["jawOpen", "browDown_L"], "idx_to_landmark_verts": list(range(67)) + [84]} | index_changes
+    index = {"expressions": ["jawOpen", "browDown_L"], "idx_to_landmark_verts": [*range(67), 84]} | index_changes
     (folder / "vertex_indices.json").write_text(json.dumps(index))
     return folder
 
@@ -174,23 +174,17 @@ def test_the_real_kit(real: Rig) -> None:
     assert torch.equal(torch.unique(real.faces), torch.arange(len(real.neutral)))
 
 
-def test_the_real_kit_reads_fast(kit: Path) -> None:
+# trimesh takes a median of nothing on meshes with several materials.
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_the_real_kit_against_trimesh(kit: Path) -> None:
     start = time.perf_counter()
-    read_rig(kit)
-    assert time.perf_counter() - start < 10
-
-
-def test_the_real_kit_against_trimesh(kit: Path, real: Rig) -> None:
-    # trimesh reads the OBJ by itself; process=False keeps its vertices.
     whole = read_rig(kit, keep_helpers=True)
-    for name in ("generic_neutral_mesh", "mouthSmile_L", "jawOpen"):
-        mesh = trimesh.load(kit / "FaceXModel" / f"{name}.obj", process=False, maintain_order=True, force="mesh")
-        theirs = np.unique(np.round(np.asarray(mesh.vertices) * 0.01, 7), axis=0)
-        ours = whole.neutral
-        if name != "generic_neutral_mesh":
-            ours = ours + whole.blendshapes[whole.weight_names.index(name)]
-        distance, _ = cKDTree(theirs).query(ours.double().numpy())
-        assert distance.max() < 1e-6
+    assert time.perf_counter() - start < 10  # 2 s on an idle core
+    mesh: Any = trimesh.load(kit / "FaceXModel" / "mouthSmile_L.obj", process=False, force="mesh")
+    smile = whole.neutral + whole.blendshapes[whole.weight_names.index("mouthSmile_L")]
+    # trimesh numbers vertices its own way.
+    distance, _ = KDTree(np.asarray(mesh.vertices) * 0.01).query(smile.double().numpy())
+    assert distance.max() < 1e-6
     assert len(mesh.faces) == len(whole.faces)
 
 

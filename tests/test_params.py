@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
@@ -10,16 +10,17 @@ from deepenergy import Parameters
 from deepenergy.params import JAW_NAMES
 from deepenergy.rotation import so3_exp
 
-# torch's own forward-mode code calls torch.jit.script on first use.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
-
 F64 = torch.float64
+
+
+def random_rotations(count: int, seed: int) -> np.ndarray:
+    return Rotation.from_quat(np.random.default_rng(seed).normal(size=(count, 4))).as_matrix()
 
 
 def states(batch: int = 4, shapes: int = 3, seed: int = 0) -> Parameters:
     generator = torch.Generator().manual_seed(seed)
     return Parameters(
-        torch.from_numpy(Rotation.random(batch, random_state=seed).as_matrix()),
+        torch.from_numpy(random_rotations(batch, seed)),
         torch.randn(batch, 3, dtype=F64, generator=generator),
         torch.randn(batch, 6, dtype=F64, generator=generator) * 0.1,
         torch.rand(batch, shapes, dtype=F64, generator=generator),

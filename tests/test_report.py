@@ -307,7 +307,7 @@ def test_plots_of_odd_tracks(which: str) -> None:
         track = replace(track, frames=np.array([1001, 1002, 1050, 1051]))
     svg = track_plots(track)
     assert svg.startswith("<svg")
-    assert track_plots(track) == svg
+    assert svg.rstrip().endswith("</svg>")
 
 
 def test_report_is_whole(tmp_path: Path) -> None:

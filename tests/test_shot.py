@@ -93,7 +93,8 @@ def test_no_plates(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_value(tmp_path: Path, key: str, value: str, field: str, found: str) -> None:
-    error = _told(write_shot(tmp_path, **{key: value}))
+    changes: dict[str, Any] = {key: value}
+    error = _told(write_shot(tmp_path, **changes))
     assert (error.field, error.found) == (field, found)
     assert error.expected
 

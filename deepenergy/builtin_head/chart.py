@@ -139,12 +139,12 @@ def face_offset(chart: Array, p: Array) -> Array:
 
 def upper_lip_height(p: Array) -> Array:
     """Height of the upper vermilion: Cupid's bow in the middle, none at the corners."""
-    t = np.clip(np.abs(p) / (MOUTH_X + 1.5), 0, 1)
+    t = np.clip(np.abs(p) / (MOUTH_X + 2.7), 0, 1)
     bow = -1.3 * np.exp(-((p / 3.0) ** 2)) + 0.7 * np.exp(-(((np.abs(p) - 5.5) / 3.5) ** 2))
     return 7.6 * (1 - t**1.6) ** 0.9 + bow
 
 
 def lower_lip_height(p: Array) -> Array:
     """Height of the lower vermilion."""
-    t = np.clip(np.abs(p) / (MOUTH_X + 1.5), 0, 1)
+    t = np.clip(np.abs(p) / (MOUTH_X + 2.7), 0, 1)
     return 9.2 * (1 - t**2.2) ** 0.8

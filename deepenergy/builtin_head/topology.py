@@ -55,11 +55,12 @@ class Topology:
 def _spacing(points: Array, lon: Array, q: Array) -> Array:
     """Wanted distance of neighbours, millimetres, of points of the left half."""
     x = points[..., 0]
-    fine = 2.5 + 0.06 * np.maximum(np.hypot((x - 8) / 1.1, (q + 40) / 1.2) - 13, 0)
-    eyes = 2.7 + 0.08 * np.maximum(np.hypot(x - 31, q - 5) - 20, 0)
-    face = 6.0 + 6.0 * shape.smoothstep(0.9, 1.7, lon) + 3.0 * shape.smoothstep(60, 85, q)
+    fine = 2.1 + 0.05 * np.maximum(np.hypot((x - 8) / 1.1, (q + 40) / 1.2) - 13, 0)
+    eyes = 2.4 + 0.07 * np.maximum(np.hypot(x - 31, q - 5) - 20, 0)
+    face = 5.5 + 5.0 * shape.smoothstep(0.9, 1.7, lon) + 3.0 * shape.smoothstep(60, 85, q)
     jaw = shape.smoothstep(-150, -118, q)
-    return np.minimum(np.minimum(np.minimum(fine, eyes), face), 12) * jaw + (1 - jaw) * 10.0
+    detail = np.where(lon < 1.4, np.minimum(fine, eyes), 12.0)
+    return np.minimum(np.minimum(detail, face), 12) * jaw + (1 - jaw) * 10.0
 
 
 def _offset_of(lon: Array, q: Array) -> tuple[Array, NDArray[np.bool_], Array]:
@@ -86,7 +87,7 @@ def skin_points(lon: Array, q: Array, who: Identity) -> Array:
 
 def _lip_quarter(index: int, upper: bool) -> Array:
     """`[MOUTH_COUNT, 2]` (p, q) in the chart, of one ring, from the middle to the left corner."""
-    tau = np.sin(np.linspace(0, np.pi / 2, MOUTH_COUNT) ** 0.93 / (np.pi / 2) ** -0.07)
+    tau = np.sin(np.pi / 2 * np.linspace(0, 1, MOUTH_COUNT) ** 0.93)
     share = _LIP_SHARES[index] if index < len(_LIP_SHARES) else 1.0
     beyond = _LIP_BEYOND[index - len(_LIP_SHARES)] if index >= len(_LIP_SHARES) else 0.0
     p = tau * (chart.MOUTH_X + 2.6 * share + 1.1 * beyond)
@@ -125,7 +126,7 @@ def _midline() -> Array:
         q = np.linspace(chart.NECK, chart.CROWN, 4000)
         path = skin_points(np.full_like(q, lon), q, person)
         step = np.linalg.norm(np.diff(path, axis=0), axis=1)
-        density = step / _spacing(path, np.full_like(q, lon), q)[1:]
+        density = step / 0.72 / _spacing(path, np.full_like(q, lon), q)[1:]
         along = np.concatenate([[0], np.cumsum(density)])
         count = round(along[-1])
         marks = np.interp(np.linspace(0, along[-1], count + 1), along, q)
@@ -160,7 +161,7 @@ def _spread_points(fixed: Array) -> Array:
     line = chart.mouth_line(p)
     lips = np.hypot(p / (chart.MOUTH_X + 9), (q - line) / np.where(q > line, 15.5, 17.0)) < 1
     lips &= np.abs(lon) < 1.2
-    free = ~inside_eye & ~lips & (points[:, 0] > 0.55 * radius) & (q > chart.NECK + 4)
+    free = ~inside_eye & ~lips & (points[:, 0] > 0.7 * radius) & (q > chart.NECK + 4)
     tree = cKDTree(points)
     held = skin_points(fixed[:, 0], fixed[:, 1], person)
     for near in tree.query_ball_point(held, 0.75 * _spacing(held, fixed[:, 0], fixed[:, 1])):
@@ -248,6 +249,8 @@ def _relax(points: Array, mirror: Indices, left: int, fixed: int) -> Array:
     np.add.at(total, edges[:, 0], sphere[edges[:, 1]])
     count = np.bincount(edges[:, 0], minlength=len(points))[:, None]
     moved = 0.5 * sphere + 0.5 * total / count
+    # None may come so near the midline that an edge to its mirror image crosses it.
+    moved[:, 0] = np.where(sphere[:, 0] > 0, np.maximum(moved[:, 0], sphere[:, 0]), np.minimum(moved[:, 0], sphere[:, 0]))
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
     lon, q = chart.from_sphere(moved)
     free = np.arange(fixed, left)

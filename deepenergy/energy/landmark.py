@@ -26,6 +26,9 @@ from deepenergy.params import Parameters
 from deepenergy.rig import Rig
 
 CROP_PIXELS = 256.0
+# Crop pixels: what no heatmap knows of its own error, and the noise that counts once.
+NOISE_FLOOR = 1.5
+PRECISION_UNIT = 4.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class LandmarkEnergy:
         targets: `[B, C, 68, 2]` plate pixels; anything where the weight is 0.
         weights: `[B, C, 68]` factors on the residuals.
         offsets: `[B, C, 68, 2]` plate pixels.
+        precision: `[B, C, 68, 2, 2]` applied to each landmark's residual (see `precision_of`); identity when None.
         pixel_scale: `[B, C]` crop pixels in a plate pixel.
         base: where steps are taken from; `x` is a flat step for `Parameters.retract`.
         edge_weight: factor on E2.
@@ -52,6 +56,7 @@ class LandmarkEnergy:
     offsets: Tensor
     pixel_scale: Tensor
     base: Parameters
+    precision: Tensor | None = None
     edge_weight: float = 0.0
     l2: float = 0.0
     rigid_prior: float = 0.0
@@ -76,6 +81,7 @@ class LandmarkEnergy:
             self.targets - self.offsets,
             self.weights,
             self.pixel_scale,
+            self._precision(),
         )
 
         def both(step: Tensor, *frame: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,6 +90,11 @@ class LandmarkEnergy:
 
         jacobian, residual = vmap(jacfwd(both, has_aux=True))(x, *frames)
         return residual, jacobian
+
+    def _precision(self) -> Tensor:
+        if self.precision is not None:
+            return self.precision
+        return torch.eye(2).to(self.targets).expand(*self.targets.shape, 2)
 
     def _residual(
         self,
@@ -95,12 +106,14 @@ class LandmarkEnergy:
         target: Tensor,
         factor: Tensor,
         scale: Tensor,
+        precision: Tensor,
     ) -> Tensor:
         base = Parameters(rotation[None], translation[None], jaw[None], weights[None])
         state = base.retract(step[None])
         difference = (self.points(state)[0] - target) * scale[:, None, None]
         seen = factor > 0
         difference = torch.where(seen[..., None], difference, torch.zeros_like(difference))
+        difference = (precision @ difference[..., None]).squeeze(-1)
         rows = [(difference * factor[..., None]).reshape(-1)]
         if self.edge_weight:
             pair = torch.minimum(factor[:, 1:], factor[:, :-1])[..., None] * self.edge_weight
@@ -115,3 +128,19 @@ class LandmarkEnergy:
             rows.append(self.rigid_prior * step[:3] * (180 / torch.pi))
             rows.append(self.rigid_prior * step[3:6] / 0.002)
         return torch.cat(rows)
+
+
+def precision_of(spread: Float[Tensor, "*b 2 2"]) -> Float[Tensor, "*b 2 2"]:
+    """`PRECISION_UNIT (spread + FLOOR^2 I)^(-1/2)`: what whitens a landmark's residual by its own uncertainty.
+
+    Noise of four crop pixels a direction gives the identity, so that residuals stay crop pixels in kind; a jaw point that
+    may slide along the jaw line counts across it alone.
+
+    Args:
+        spread: covariances in crop pixels squared; NaN gives the identity.
+    """
+    eye = torch.eye(2).to(spread)
+    known = torch.isfinite(spread).all(-1).all(-1)[..., None, None]
+    values, vectors = torch.linalg.eigh(torch.where(known, spread, eye) + NOISE_FLOOR**2 * eye)
+    root = vectors @ torch.diag_embed(PRECISION_UNIT / values.clamp_min(1e-6).sqrt()) @ vectors.transpose(-1, -2)
+    return torch.where(known, root, eye.expand_as(root))

@@ -57,7 +57,9 @@ def read_rig(path: Path) -> Rig:
     """
     file = GltfFile(Path(path))
     try:
-        return _read(file)
+        # Infinities are the rig's to refuse.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _read(file)
     except InputError:
         raise
     except (AttributeError, IndexError, KeyError, MemoryError, OverflowError, TypeError, ValueError) as error:

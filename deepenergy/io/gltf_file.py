@@ -7,6 +7,7 @@ import binascii
 import io
 import json
 import struct
+import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, unquote_to_bytes
@@ -101,8 +102,11 @@ class GltfFile:
             raise self.error(f"glTF version '{version}'", "version 2.0", "export as glTF 2.0")
         structure: Any = pygltflib.GLTF2
         try:
-            return structure.from_dict(parsed, infer_missing=True)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            with warnings.catch_warnings():
+                # It warns of every key that a file may leave out.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                return structure.from_dict(parsed, infer_missing=True)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise self.error(f"a glTF structure that cannot be read ({error})", "valid glTF 2.0") from error
 
     def _chunks(self, data: bytes) -> tuple[bytes, bytes | None]:

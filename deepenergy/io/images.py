@@ -36,6 +36,12 @@ _MAGIC = {
 }
 _KIND = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".exr": "EXR"}
 SUFFIXES = tuple(_KIND)
+# FFmpeg's packed pixel formats: channels, and how a sample is stored.
+_SAMPLES = {
+    "gray": (1, "u1"), "ya8": (2, "u1"), "rgb24": (3, "u1"), "rgba": (4, "u1"),
+    "gray16le": (1, "<u2"), "ya16le": (2, "<u2"), "rgb48le": (3, "<u2"), "rgba64le": (4, "<u2"),
+    "gray16be": (1, ">u2"), "ya16be": (2, ">u2"), "rgb48be": (3, ">u2"), "rgba64be": (4, ">u2"),
+}  # fmt: skip
 _AGAIN = "copy or export this file again"
 
 
@@ -89,8 +95,8 @@ def _decode(path: Path, field: str, readers: dict[str, Callable]):
             remedy = f"give it the ending of a {actual} file" if actual else _AGAIN
             raise InputError(field, found, f"a {kind} image", remedy)
         return readers[kind](path)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(field, error.found, error.expected, error.remedy) from None
     except _UnsupportedError as error:
         raise InputError(field, f"{error.found} in {path}", error.expected, error.remedy) from None
     except Exception as error:
@@ -151,19 +157,12 @@ def _libav(data: bytes, demuxer: str) -> NDArray:
 
     with av.open(io.BytesIO(data), format=demuxer) as container:
         frame = next(container.decode(video=0))
-        name = frame.format.name
-        channels = {"gray": 1, "ya": 2, "rgb": 3, "rgba": 4}.get(name.rstrip("0123456789bel"))
-        if channels is None or len(frame.planes) != 1:
-            raise _UnsupportedError(f"{name} pixels", "grey or RGB", "convert it to RGB, 8 or 16 bit")
-        plane = frame.planes[0]
-        sample = np.dtype(np.uint8)
-        if name.endswith(("16le", "16be")):
-            sample = np.dtype("<u2" if name.endswith("le") else ">u2")
-        elif name not in ("gray", "ya8", "rgb24", "rgba"):
-            raise _UnsupportedError(f"{name} pixels", "8 or 16 bits a channel", "convert it to RGB, 8 or 16 bit")
-        rows = np.frombuffer(bytes(plane), dtype=sample).reshape(frame.height, -1)
+        if frame.format.name not in _SAMPLES:
+            raise _UnsupportedError(f"{frame.format.name} pixels", "grey or RGB", "convert it to RGB, 8 or 16 bit")
+        channels, sample = _SAMPLES[frame.format.name]
+        rows = np.frombuffer(bytes(frame.planes[0]), dtype=sample).reshape(frame.height, -1)
         pixels = rows[:, : frame.width * channels].reshape(frame.height, frame.width, channels)
-        return pixels.astype(sample.newbyteorder("="))
+        return pixels.astype(np.dtype(sample).newbyteorder("="))
 
 
 def _tiff(path: Path) -> NDArray:
@@ -174,8 +173,9 @@ def _tiff(path: Path) -> NDArray:
         expected = "8- or 16-bit integers or floats"
         if page.dtype is None or page.dtype.str[1:] not in ("u1", "u2", "f2", "f4", "f8"):
             raise _UnsupportedError(f"{page.dtype} samples", expected, "convert it to 8 or 16 bit, or to float")
-        if page.photometric.name not in ("RGB", "MINISBLACK"):
-            raise _UnsupportedError(f"{page.photometric.name} pixels", "grey or RGB", "convert it to RGB")
+        if page.photometric not in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK):
+            kind = getattr(page.photometric, "name", page.photometric)
+            raise _UnsupportedError(f"{kind} pixels", "grey or RGB", "convert it to RGB")
         try:
             pixels = page.asarray()
         except ValueError as error:
@@ -183,13 +183,14 @@ def _tiff(path: Path) -> NDArray:
                 raise
             if page.dtype.itemsize > 2 or page.dtype.kind == "f":
                 raise _UnsupportedError(
-                    f"float pixels with {page.compression.name} compression",
+                    f"float pixels with {getattr(page.compression, 'name', page.compression)} compression",
                     "a compression that tifffile reads by itself",
                     "save it with deflate or none, or `pip install imagecodecs`",
                 ) from None
             return _libav(path.read_bytes(), "tiff_pipe")
         # Separate planes come out as [channels, height, width].
-        return pixels.transpose(1, 2, 0) if pixels.ndim == 3 and page.planarconfig.name == "SEPARATE" else pixels
+        separate = pixels.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+        return pixels.transpose(1, 2, 0) if separate else pixels
 
 
 def _exr(path: Path) -> NDArray:

@@ -93,7 +93,7 @@ def list_packets(container: Any, stream: Any) -> PacketIndex | None:
     # A packet cut short is lost as well, and so is every frame whose number the loss makes uncertain.
     kept = times
     if missing or (packets and not packets[-1].is_whole):
-        kept = _certain(packets, times)
+        kept = _certain(packets, times, _step(container, stream, times))
     ordinals = {time: ordinal for ordinal, time in enumerate(kept)}
     # AVI stores no presentation times: they are worked out from the packets before, which a seek leaves out.
     seekable = container.format.name != "avi" or all(p.time == p.decode_time for p in packets)
@@ -117,40 +117,50 @@ def counted(frames: int) -> PacketIndex:
     return PacketIndex(ordinals={}, present=frames, total=frames, keys=[0], seek_times={}, decode_order={})
 
 
-def _step(times: list[int], packets: list[_Packet]) -> float:
+def _step(container: Any, stream: Any, times: list[int]) -> float:
     """The usual time between frames."""
-    gaps = [b - a for a, b in pairwise(times)]
-    return float(median(gaps)) if gaps else float(max(packets[0].duration, 1))
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    rate = stream.average_rate
+    by_rate = float(1 / (rate * stream.time_base)) if rate else 0.0
+    # MP4 and AVI have the mean rate of the whole file in their header. Matroska's is a nominal one: exact where times
+    # are rounded (33, 33, 34 ms), wrong where they vary.
+    nominal = container.format.name.startswith("matroska")
+    if not gaps or (by_rate and (not nominal or abs(median(gaps) - by_rate) <= 1.5)):
+        return by_rate or 1.0
+    return sum(gaps) / len(gaps)
 
 
-def _count_missing(container: Any, stream: Any, packets: list[_Packet], times: list[int]) -> int:
-    """How many frames the header speaks of beyond the last packet."""
-    declared = _declared_duration(stream)
-    if declared is None or not times:
+def _count_missing(container: Any, stream: Any, shown: list[_Packet], times: list[int]) -> int:
+    """How many frames the header speaks of beyond those in the packets; 0 where nothing is cut off."""
+    if not times:
         return 0
-    step = _step(times, packets)
-    end = max((packet.time or 0) + (packet.duration or step) for packet in packets)
-    lost_time = declared - (end - times[0])
-    if lost_time < 0.75 * step:
+    step = _step(container, stream, times)
+    declared = _declared_duration(container, stream, times[0])
+    if declared is None:
         return 0
-    if not stream.frames:
-        return round(lost_time / step)
-    # The number of frames in the header counts those that an edit list leaves out: it only limits.
-    return max(min(round(lost_time / step), stream.frames - len(packets)), 0)
+    end = max((packet.time or 0) + (packet.duration or step) for packet in shown)
+    # The last of a reordered group may be here and others of the group lost, so a cut packet counts as well.
+    if declared - (end - times[0]) < 0.75 * step and all(packet.is_whole for packet in shown):
+        return 0
+    return max(round(declared / step) - len(shown), 0)
 
 
-def _declared_duration(stream: Any) -> float | None:
-    """The stream's length by its header, in its time base; Matroska keeps it in a tag, 00:00:11.800000000."""
+def _declared_duration(container: Any, stream: Any, start: int) -> float | None:
+    """The stream's length by its header, in its time base."""
+    if container.format.name == "avi" and stream.frames:
+        # Its duration is worked out from the size of the file as it is; its time base is the frame.
+        return float(stream.frames)
     if stream.duration is not None:
         return float(stream.duration)
     try:
+        # Matroska's tag, 00:00:11.800000000, is the time of the end.
         hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
-        return (int(hours) * 3600 + int(minutes) * 60 + float(seconds)) / float(stream.time_base)
+        return (int(hours) * 3600 + int(minutes) * 60 + float(seconds)) / float(stream.time_base) - start
     except ValueError:
         return None
 
 
-def _certain(packets: list[_Packet], times: list[int]) -> list[int]:
+def _certain(packets: list[_Packet], times: list[int], step: float) -> list[int]:
     """The frames of a cut-off file whose numbers are certain.
 
     A lost frame is decoded after the last whole packet, and no frame is shown before it is decoded; so up to that
@@ -159,7 +169,6 @@ def _certain(packets: list[_Packet], times: list[int]) -> list[int]:
     whole = [packet for packet in packets if packet.is_whole]
     if not whole:
         return []
-    step = _step(times, packets)
     decode_times = [packet.decode_time for packet in whole if packet.decode_time is not None]
     limit = max(decode_times) if decode_times else times[0]
     available = {packet.time for packet in whole}

@@ -92,16 +92,18 @@ class Video:
         """The frame, float32 in [0, 1]; raises `PlateError`."""
         ordinal = self._ordinal(frame)
         with self._lock:
-            decoded = self._decode(ordinal)
+            picture = self._decode(ordinal)
             source = self._damage.get(ordinal)
+            # Within the lock as well: a picture carries its converter, which two threads must not share.
+            image = picture_to_tensor(picture) if picture is not None and source is None else None
         if source is not None:
             found = f"damaged data in {self._path}"
             if source != ordinal:
                 found += f" (it builds on frame {self._first + source}, which is damaged)"
             raise self._error(frame, found, "a whole frame")
-        if decoded is None:
+        if image is None:
             raise self._error(frame, f"no picture for it in {self._path}", "a whole frame")
-        return picture_to_tensor(decoded)
+        return image
 
     def _error(self, frame: int, found: str, expected: str, remedy: str = _AGAIN) -> PlateError:
         return PlateError(frame, f"{self._field} frame {frame}", found, expected, remedy)
@@ -161,12 +163,12 @@ class Video:
     def _probe(self) -> tuple[int, int]:
         """The size by the first frame that decodes; the checks that only a decoded frame allows."""
         _, picture = next(self._pictures, (0, None))
+        transfer = _SCENE_TRANSFERS.get(int(self._stream.codec_context.color_trc))
         self._open()
         if picture is None:
             raise self._refuse(f"{self._path}, of which no frame decodes")
         if picture.rotation % 90:
             raise self._refuse(f"{self._path}, turned by {picture.rotation} degrees", "export it upright")
-        transfer = _SCENE_TRANSFERS.get(int(picture.color_trc))
         if transfer is not None:
             raise InputError(
                 self._field,

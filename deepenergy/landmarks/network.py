@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.landmarks.crop import check_boxes, crop_and_resize, heatmap_to_plate
-from deepenergy.landmarks.soft_argmax import local_soft_argmax
+from deepenergy.landmarks.soft_argmax import heatmap_spread, local_soft_argmax
 
 LANDMARKS = 68
 CROP_SIZE = 256
@@ -46,11 +46,13 @@ class LandmarkSet:
         points: `[B, 68, 2]` plate pixels (x, y).
         confidence: `[B, 68]`, 0 to 1.
         crops: `[B, 4]` the crop windows that the network saw, plate pixels; NaN where there was no face.
+        spread: `[B, 68, 2, 2]` covariance of each position as its heatmap describes it, plate pixels squared.
     """
 
     points: Tensor
     confidence: Tensor
     crops: Tensor
+    spread: Tensor
 
 
 def find_landmarks(
@@ -74,6 +76,7 @@ def find_landmarks(
     crops = torch.full_like(boxes, torch.nan)
     points = torch.full((len(boxes), LANDMARKS, 2), torch.nan, dtype=torch.float64, device=images.device)
     confidence = torch.zeros(len(boxes), LANDMARKS, dtype=torch.float64, device=images.device)
+    spread = torch.full((len(boxes), LANDMARKS, 2, 2), torch.nan, dtype=torch.float64, device=images.device)
     if len(found):
         windows = network.crop_boxes(boxes[found])
         heatmaps = network(crop_and_resize(images[found], windows, CROP_SIZE))
@@ -81,7 +84,10 @@ def find_landmarks(
         crops = crops.index_copy(0, found, windows)
         points = points.index_copy(0, found, in_plate)
         confidence = confidence.index_copy(0, found, network.confidence(heatmaps).to(torch.float64))
-    return LandmarkSet(points, confidence, crops)
+        unit = (windows[:, 2:] - windows[:, :2]) / HEATMAP_SIZE
+        covariance = heatmap_spread(heatmaps).to(torch.float64) * (unit[:, :, None] * unit[:, None, :])[:, None]
+        spread = spread.index_copy(0, found, covariance)
+    return LandmarkSet(points, confidence, crops, spread)
 
 
 def landmark_box(points: Float[Tensor, "b l 2"]) -> Float[Tensor, "b 4"]:

@@ -53,3 +53,31 @@ def local_soft_argmax(
     share = torch.softmax(logits, -1)
     positions = torch.stack([columns, rows], -1).to(share.dtype) + 0.5
     return (share[..., None] * positions).sum(-2)
+
+
+def heatmap_spread(heatmaps: Float[Tensor, "b l h w"], beta: float = 50.0, window: int = 13) -> Float[Tensor, "b l 2 2"]:
+    """Covariance of the position that a heatmap describes, in heatmap pixels squared.
+
+    The heatmap is read as logits, `softmax(beta H)` over `window` x `window` pixels about the peak: narrow where the network is
+    sure, long along an edge (a jaw line) that it cannot tell positions along. Not differentiated.
+
+    Raises:
+        ValueError: an even or non-positive window.
+    """
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window: found {window}; expected an odd number of pixels, 1 or more")
+    with torch.no_grad():
+        heatmaps = heatmaps.detach().float()
+        height, width = heatmaps.shape[-2:]
+        flat = heatmaps.flatten(-2)
+        peak = flat.argmax(-1, keepdim=True)
+        reach = torch.arange(window, device=heatmaps.device) - window // 2
+        dy, dx = reach.repeat_interleave(window), reach.repeat(window)
+        rows, columns = torch.div(peak, width, rounding_mode="floor") + dy, peak % width + dx
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+        share = torch.softmax(torch.where(inside, beta * flat.gather(-1, index), -torch.inf), -1)
+        offset = torch.stack([dx, dy], -1).to(share)
+        mean = share @ offset
+        second = torch.einsum("blk,ki,kj->blij", share, offset, offset)
+        return second - mean[..., :, None] * mean[..., None, :]

@@ -34,6 +34,11 @@ def sh_basis(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
 _COSINE = torch.tensor([1.0] + [2 / 3] * 3 + [1 / 4] * 5)
 
 
+def sh_basis_cosine(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
+    """The basis convolved with the clamped cosine, over pi: the derivative of `sh_shade` by the light."""
+    return sh_basis(normals) * _COSINE.to(normals)
+
+
 def sh_shade(
     normals: Float[Tensor, "n 3"], light: Float[Tensor, "9 c"] | Float[Tensor, "b 9 c"], batch: Int[Tensor, "n"]
 ) -> Float[Tensor, "n c"]:
@@ -44,7 +49,7 @@ def sh_shade(
         light: coefficients, one set or one an image.
         batch: image of every normal; not looked at when there is one set.
     """
-    basis = sh_basis(normals) * _COSINE.to(normals)
+    basis = sh_basis_cosine(normals)
     if light.dim() == 2:
         return basis @ light
     return torch.einsum("nk,nkc->nc", basis, light[batch])

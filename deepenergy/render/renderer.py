@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -61,25 +61,35 @@ class Renderer:
 
         Differentiable in the vertices (interior and shading; supersampled edges carry no boundary gradient).
         """
-        vertices = vertices.to(torch.float32)
-        batch = vertices.shape[0]
-        s = self.supersample
-        in_camera = camera.camera_points(vertices)
-        pixels, depth = camera.pixels(in_camera) * s, in_camera[..., 2]
-        faces = self.rig.faces.to(vertices.device)
-        size = (camera.width * s, camera.height * s)
-        fragments = rasterize(pixels, depth, faces, size, backend=self.backend)
-        surface = surface_points(fragments, pixels, depth, faces)
-        colour = self._albedo(surface) * self._irradiance(surface, vertices)
-        flat = torch.zeros(batch * size[0] * size[1], 4, dtype=colour.dtype, device=colour.device)
+        batch, s = vertices.shape[0], self.supersample
+        width, height = camera.width * s, camera.height * s
+        fragments, surface = self._visible(vertices.float(), camera)
+        colour = self._albedo(surface) * self._irradiance(surface, vertices.float())
+        flat = torch.zeros(batch * height * width, 4, dtype=colour.dtype, device=colour.device)
         covered = torch.cat([colour, torch.ones_like(colour[:, :1])], 1)
         flat = flat.index_copy(0, surface.where, covered)
-        samples = flat.view(batch, size[1], size[0], 4).permute(0, 3, 1, 2)
+        samples = flat.view(batch, height, width, 4).permute(0, 3, 1, 2)
         if s > 1:
             samples = torch.nn.functional.avg_pool2d(samples, s)
         image, mask = samples[:, :3], samples[:, 3:]
         back = srgb_to_linear(torch.tensor(self.background)).to(image)[None, :, None, None]
         return Render(linear_to_srgb((image + (1 - mask) * back).clamp(0, 1)), mask, fragments)
+
+    def surface(
+        self, vertices: Float[Tensor, "b v 3"], camera: Camera
+    ) -> tuple[Surface, Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+        """Covered pixels at the camera's own size with their unit normals (world) and albedo (scene-linear)."""
+        vertices = vertices.float()
+        _, surface = replace(self, supersample=1)._visible(vertices, camera)
+        return surface, self._normals(surface, vertices), self._albedo(surface)
+
+    def _visible(self, vertices: Tensor, camera: Camera) -> tuple[Fragments, Surface]:
+        in_camera = camera.camera_points(vertices)
+        pixels, depth = camera.pixels(in_camera) * self.supersample, in_camera[..., 2]
+        faces = self.rig.faces.to(vertices.device)
+        size = (camera.width * self.supersample, camera.height * self.supersample)
+        fragments = rasterize(pixels, depth, faces, size, backend=self.backend)
+        return fragments, surface_points(fragments, pixels, depth, faces)
 
     def _albedo(self, surface: Surface) -> Tensor:
         rig = self.rig
@@ -91,9 +101,11 @@ class Renderer:
         skin = torch.tensor(_GREY_SKIN, device=surface.where.device)
         return skin.expand(surface.where.shape[0], 3)
 
-    def _irradiance(self, surface: Surface, vertices: Tensor) -> Tensor:
+    def _normals(self, surface: Surface, vertices: Tensor) -> Tensor:
         normals = surface.interpolate(vertex_normals(vertices, self.rig.faces.to(vertices.device)))
-        normals = normals / normals.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+        return normals / normals.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+
+    def _irradiance(self, surface: Surface, vertices: Tensor) -> Tensor:
+        normals = self._normals(surface, vertices)
         light = frontal_light() if self.light is None else self.light
-        light = light.to(normals)
-        return sh_shade(normals, light, surface.batch).clamp_min(_DARKEST)
+        return sh_shade(normals, light.to(normals), surface.batch).clamp_min(_DARKEST)
