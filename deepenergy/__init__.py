@@ -1,10 +1,29 @@
 """deepenergy: offline facial performance solver by differentiable analysis-by-synthesis."""
 
-from deepenergy import io as _io  # registers the readers and writers  # noqa: F401
+from deepenergy import io as io  # its import registers the readers and writers
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
 from deepenergy.params import Parameters
+from deepenergy.plates import PlateError, Plates
 from deepenergy.rig import Jaw, Rig
+from deepenergy.solver import Solver, fit_sequence
+from deepenergy.solver_config import SolverConfig
+from deepenergy.stages import DEFAULT_STAGES, Stage
+from deepenergy.track import Track
 
-__all__ = ["Camera", "InputError", "Jaw", "Parameters", "Rig"]
+__all__ = [
+    "DEFAULT_STAGES",
+    "Camera",
+    "InputError",
+    "Jaw",
+    "Parameters",
+    "PlateError",
+    "Plates",
+    "Rig",
+    "Solver",
+    "SolverConfig",
+    "Stage",
+    "Track",
+    "fit_sequence",
+]
 __version__ = "0.1.0"

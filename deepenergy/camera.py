@@ -46,9 +46,7 @@ class Camera:
         for attribute in ("intrinsics", "world_to_camera", "distortion"):
             value = torch.as_tensor(getattr(self, attribute), dtype=torch.float64)
             if not bool(torch.isfinite(value).all()):
-                raise InputError(
-                    f"{field} {attribute}", "NaN or infinity", "finite numbers", "export the camera again"
-                )
+                raise InputError(f"{field} {attribute}", "NaN or infinity", "finite numbers", "export the camera again")
             object.__setattr__(self, attribute, value)
         shapes = {"intrinsics": (4,), "world_to_camera": (4, 4), "distortion": (5,)}
         for attribute, shape in shapes.items():

@@ -25,6 +25,7 @@ from deepenergy.errors import InputError
 from deepenergy.evaluate import Evaluation, GroundTruth, evaluate, format_table
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer
+from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.report import write_report
 from deepenergy.rig import Rig
 from deepenergy.rotation import so3_exp, so3_log
@@ -108,7 +109,7 @@ def write_plates(folder: Path, rig: Rig, states: Parameters, camera: Camera, pro
     # A shorter demo must not leave the frames of a longer one behind it.
     for old in folder.glob("demo.*.jpg"):
         old.unlink()
-    renderer = Renderer(rig, background=_STUDIO)
+    renderer = Renderer(rig, ambient_occlusion(rig), background=_STUDIO)
     # The renderer's even background is swapped for the backdrop in linear light, by coverage.
     swap = _backdrop() - srgb_to_linear(torch.tensor(_STUDIO))[:, None, None]
     generator = torch.Generator().manual_seed(SEED)

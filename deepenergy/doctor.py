@@ -29,7 +29,6 @@ REQUIRED = (
     ("safetensors", "safetensors", "network weights"),
     ("av", "av", "video plates and overlays"),
     ("OpenEXR", "OpenEXR", "EXR plates"),
-    ("imageio", "imageio", "PNG and JPEG plates"),
     ("tifffile", "tifffile", "TIFF plates"),
     ("fileseq", "fileseq", "frame ranges"),
     ("pygltflib", "pygltflib", "glTF rigs"),

@@ -16,3 +16,7 @@ class InputError(ValueError):
     def __init__(self, field: str, found: str, expected: str, remedy: str) -> None:
         self.field, self.found, self.expected, self.remedy = field, found, expected, remedy
         super().__init__(f"{field}: found {found}; expected {expected}; {remedy}")
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:
+        # The default would hand the whole message to `__init__` as its only argument.
+        return type(self), (self.field, self.found, self.expected, self.remedy)

@@ -170,9 +170,7 @@ class Evaluation:
     per_frame: FrameErrors
 
 
-def evaluate(
-    track: Track, truth: GroundTruth, rig: Rig | None, cameras: Camera | Sequence[Camera]
-) -> Evaluation:
+def evaluate(track: Track, truth: GroundTruth, rig: Rig | None, cameras: Camera | Sequence[Camera]) -> Evaluation:
     """Compare a track with the truth on the frames that both have.
 
     Args:

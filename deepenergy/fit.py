@@ -40,7 +40,7 @@ class Fit:
         state: B states.
         renderer: as it was at the end, with the light that was estimated.
         rendered: `[B, C, 68, 2]` the network's landmarks on the render at `state`, plate pixels.
-        residual_px: `[B]` mean distance of `rendered` and the plate's landmarks, plate pixels, confident landmarks only.
+        residual_px: `[B]` mean distance of `rendered` and the plate's landmarks, plate pixels; sure landmarks only.
         residual_crop: `[B]` the same in crop pixels.
     """
 
@@ -69,12 +69,12 @@ def render_landmarks(
     for c, camera in enumerate(cameras):
         rows = torch.isfinite(crops[:, c]).all(1).nonzero()[:, 0]
         for part in rows.split(_RENDERS_AT_ONCE):
-            vertices = renderer.rig.vertices(_in_float32(state[part]))
+            vertices = renderer.rig.vertices(_for_render(state[part], renderer))
             with torch.no_grad():
                 image = renderer(vertices, camera.crop(crops[part, c], CROP_SIZE)).image
                 heatmaps = network(image)
-            points[part, c] = heatmap_to_plate(local_soft_argmax(heatmaps).double(), crops[part, c])
-            confidence[part, c] = network.confidence(heatmaps).double()
+            points[part, c] = heatmap_to_plate(local_soft_argmax(heatmaps).to(crops), crops[part, c])
+            confidence[part, c] = network.confidence(heatmaps).to(crops)
             progress(len(part))
     return points, confidence
 
@@ -97,7 +97,7 @@ def fit_frames(
         observed: landmarks on the plates of B frames.
         start: where to start; poses from the landmarks and the neutral face when None.
         l2: lambda of the L2 energy on the controls.
-        plate_crop: gives a plate's window at a size, for the estimate of the light; without it the renderer's light stays.
+        plate_crop: gives a plate's window at a size, to estimate the light from; the renderer's light stays when None.
     """
     cameras = tuple(cameras)
     small = rig.landmark_rig()
@@ -176,7 +176,7 @@ def _lit(
         b, c = int(part[best // len(cameras)]), best % len(cameras)
         image = plate_crop(b, c, crops[b, c], _LIGHT_SIZE)
         if image is not None:
-            vertices.append(renderer.rig.vertices(_in_float32(state[[b]])))
+            vertices.append(renderer.rig.vertices(_for_render(state[[b]], renderer)))
             views.append(cameras[c].crop(crops[b, c], _LIGHT_SIZE))
             images.append(image)
     if not images:
@@ -224,5 +224,6 @@ def _trust(confidence: Tensor) -> Tensor:
     return (confidence / 0.5).clamp(0.05, 1.0)
 
 
-def _in_float32(state: Parameters) -> Parameters:
-    return Parameters(*(t.float() for t in (state.rotation, state.translation, state.jaw, state.weights)))
+def _for_render(state: Parameters, renderer: Renderer) -> Parameters:
+    parts = (state.rotation, state.translation, state.jaw, state.weights)
+    return Parameters(*(part.to(renderer.rig.neutral) for part in parts))

@@ -54,7 +54,9 @@ def fit_identity(
 ) -> Rig:
     """See `Solver.fit_identity`."""
     if rig.identity_basis is None:
-        raise InputError(f"rig '{rig.name}'", "no identity basis", "a rig with one (ICT-FaceKit)", "solve with it as it is")
+        raise InputError(
+            f"rig '{rig.name}'", "no identity basis", "a rig with one (ICT-FaceKit)", "solve with it as it is"
+        )
     for plate, camera in zip(plates, cameras, strict=True):
         camera.check_plate_size(plate.width, plate.height)
     numbers = sorted({n for plate in plates for n in plate.frames})
@@ -98,7 +100,9 @@ def _solve(observed: Observations, rows: Tensor, rig: Rig, cameras: tuple[Camera
             neutral = Parameters.identity(1, len(small.weight_names))
             points = person.landmarks(person.vertices(neutral))[0]
             rotation, translation, _ = rigid_start(points, targets, trust, cameras)
-            state = replace(Parameters.identity(len(rows), len(small.weight_names)), rotation=rotation, translation=translation)
+            state = replace(
+                Parameters.identity(len(rows), len(small.weight_names)), rotation=rotation, translation=translation
+            )
         energy = LandmarkEnergy(person, cameras, targets, trust, torch.zeros_like(targets), scale, state, l2=4 * l2)
         base = torch.cat([state.jaw, state.weights], 1)
         room = torch.full_like(base[:, :6], torch.inf)
@@ -118,8 +122,19 @@ def _linear_step(
     scale: Tensor,
     cameras: tuple[Camera, ...],
 ) -> Tensor:
-    def residual(a: Tensor, rotation: Tensor, translation: Tensor, jaw: Tensor, weights: Tensor, aim: Tensor, w: Tensor, unit: Tensor) -> Tensor:
-        person = replace(small, neutral=small.neutral.double() + torch.einsum("i,ivc->vc", a, basis), identity_basis=None)
+    def residual(
+        a: Tensor,
+        rotation: Tensor,
+        translation: Tensor,
+        jaw: Tensor,
+        weights: Tensor,
+        aim: Tensor,
+        w: Tensor,
+        unit: Tensor,
+    ) -> Tensor:
+        person = replace(
+            small, neutral=small.neutral.double() + torch.einsum("i,ivc->vc", a, basis), identity_basis=None
+        )
         one = Parameters(rotation[None], translation[None], jaw[None], weights[None])
         world = person.landmarks(person.vertices(one))[0]
         off = torch.stack([camera.project(world) for camera in cameras]) - aim
@@ -134,5 +149,3 @@ def _linear_step(
     normal = j.T @ j / noise**2 + torch.eye(len(basis), dtype=torch.float64)
     gradient = j.T @ r / noise**2 + coefficients
     return (coefficients - torch.linalg.solve(normal, gradient)).clamp(-3, 3)
-
-

@@ -43,13 +43,14 @@ def observe(
     progress: Progress,
     box_window: int = 5,
     max_gap: int = 12,
+    device: str = "cpu",
     batch: int = 8,
 ) -> Observations:
     """Find the actor's face and landmarks in every frame.
 
     The detector's boxes start a first pass; the landmarks' own boxes, smoothed over time, frame the second, so that the
-    window moves with the face and not with the detector's grid. Where the detector found nothing, up to `max_gap` frames
-    are searched at boxes between its neighbours'.
+    window moves with the face and not with the detector's grid. Where the detector found nothing, up to `max_gap`
+    frames are searched at boxes between its neighbours'.
 
     Args:
         plates: C plates.
@@ -90,9 +91,9 @@ def observe(
                 good = [(t, i) for t, i in zip(rows, images, strict=True) if not isinstance(i, str)]
                 if good:
                     at = torch.tensor([t for t, _ in good])
-                    marks = find_landmarks(network, torch.stack([i for _, i in good]), boxes[at])
-                    points[at, c], confidence[at, c] = marks.points, marks.confidence
-                    crops[at, c], spread[at, c] = marks.crops, marks.spread
+                    marks = find_landmarks(network, torch.stack([i for _, i in good]).to(device), boxes[at])
+                    points[at, c], confidence[at, c] = marks.points.cpu(), marks.confidence.cpu()
+                    crops[at, c], spread[at, c] = marks.crops.cpu(), marks.spread.cpu()
                 progress(f"landmarks ({plate.name})", min(start + batch, len(frames)) + number_of_pass, len(frames) + 1)
             seen = torch.isfinite(points[:, c]).all((1, 2))
             boxes = torch.where(seen[:, None], landmark_box(torch.nan_to_num(points[:, c])), torch.nan)

@@ -30,6 +30,9 @@ class PlateError(InputError):
         self.frame = frame
         super().__init__(field, found, expected, remedy)
 
+    def __reduce__(self) -> tuple[type[PlateError], tuple[object, ...]]:
+        return type(self), (self.frame, self.field, self.found, self.expected, self.remedy)
+
 
 class FrameSource(Protocol):
     """Where frames come from: an image sequence, a video, an array. Methods may be called from any thread."""

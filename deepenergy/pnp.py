@@ -1,7 +1,8 @@
 """The rigid start from detected landmarks and the neutral landmark points, at any head pose.
 
 Every frame tries a grid of head poses up to profile, refines the few that fit best and keeps the best of those; so
-nothing assumes a face that starts front and centre. The refinement is least squares on the reprojection error, softened for outliers.
+nothing assumes a face that starts front and centre. The refinement is least squares on the reprojection error,
+softened for outliers.
 """
 
 from __future__ import annotations

@@ -287,16 +287,17 @@ class Rig:
         if self.identity_basis is None or coefficients.shape != (self.identity_basis.shape[0],):
             have = 0 if self.identity_basis is None else self.identity_basis.shape[0]
             raise InputError(
-                "identity", f"{coefficients.numel()} coefficients", f"{have}, as the rig has", "see `deepenergy rig info`"
+                "identity",
+                f"{coefficients.numel()} coefficients",
+                f"{have}, as the rig has",
+                "see `deepenergy rig info`",
             )
         moved = torch.einsum("i,ivc->vc", coefficients.to(self.neutral), self.identity_basis)
         return replace(self, neutral=self.neutral + moved, identity_basis=None, identity_names=())
 
     def to(self, device: torch.device | str) -> Rig:
         """The same rig on `device`."""
-        moved = {
-            name: value.to(device) for name, value in self.__dict__.items() if isinstance(value, Tensor)
-        }
+        moved = {name: value.to(device) for name, value in self.__dict__.items() if isinstance(value, Tensor)}
         jaw = None
         if self.jaw is not None:
             jaw = Jaw(*(getattr(self.jaw, n).to(device) for n in ("pivot", "skin_weights", "lower", "upper")))

@@ -73,9 +73,7 @@ def matrix_to_quaternion(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4
     """Unit quaternions (w, x, y, z) with w >= 0 (Shepperd's method: the largest component first)."""
     m = [[matrix[..., i, j] for j in range(3)] for i in range(3)]
     trace = m[0][0] + m[1][1] + m[2][2]
-    squares = torch.stack(
-        [1 + trace, 1 + 2 * m[0][0] - trace, 1 + 2 * m[1][1] - trace, 1 + 2 * m[2][2] - trace], -1
-    )
+    squares = torch.stack([1 + trace, 1 + 2 * m[0][0] - trace, 1 + 2 * m[1][1] - trace, 1 + 2 * m[2][2] - trace], -1)
     yz, xz, xy = m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1]
     s_xy, s_xz, s_yz = m[0][1] + m[1][0], m[0][2] + m[2][0], m[1][2] + m[2][1]
     candidates = torch.stack(

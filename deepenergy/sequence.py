@@ -18,6 +18,7 @@ from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.observe import Observations, observe
 from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer
+from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.rig import Rig
 from deepenergy.solver_config import SolverConfig
 from deepenergy.track import Track
@@ -39,7 +40,10 @@ def check_input(plates: Sequence[Plates], rig: Rig, cameras: Sequence[Camera]) -
     """
     if len(plates) != len(cameras) or not plates:
         raise InputError(
-            "cameras", f"{len(cameras)} for {len(plates)} plates", "one camera for each plates", "pass them in the same order"
+            "cameras",
+            f"{len(cameras)} for {len(plates)} plates",
+            "one camera for each plates",
+            "pass them in the same order",
         )
     rig.require_landmarks()
     for plate, camera in zip(plates, cameras, strict=True):
@@ -58,13 +62,15 @@ def solve_sequence(
     """Every frame of a shot, in parallel; a frame that cannot be solved is marked and does not stop the others."""
     check_input(plates, rig, cameras)
     numbers = frames_of(plates)
-    observed = observe(plates, numbers, detector, network, progress, config.box_smoothing, config.max_gap)
+    observed = observe(
+        plates, numbers, detector, network, progress, config.box_smoothing, config.max_gap, config.device
+    )
     seen = torch.isfinite(observed.points).all((-1, -2)).any(1)
     reasons = ["" for _ in numbers]
     for t in range(len(numbers)):
         if not bool(seen[t]):
             reasons[t] = "; ".join(text for (frame, _), text in sorted(observed.problems.items()) if frame == t)
-    renderer = Renderer(rig, supersample=config.supersample)
+    renderer = Renderer(rig.to(config.device), ambient_occlusion(rig).to(config.device), supersample=config.supersample)
     rows = seen.nonzero()[:, 0]
     fits: list[Fit] = []
     stages = config.stages
@@ -82,7 +88,9 @@ def solve_sequence(
                 return None
 
         fits.append(
-            fit_frames(rows_of(observed, part), rig, cameras, renderer, network, stages, config.l2, tell, None, plate_crop)
+            fit_frames(
+                rows_of(observed, part), rig, cameras, renderer, network, stages, config.l2, tell, None, plate_crop
+            )
         )
         # One light for the shot: the first block's.
         renderer, stages = fits[-1].renderer, [replace(stage, fit_light=False) for stage in stages]

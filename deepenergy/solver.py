@@ -96,9 +96,7 @@ class Solver:
         return fit_identity(plates, rig, cameras, self.config, self.detector, self.network, progress or _silent)
 
 
-def _lists(
-    plates: Plates | Sequence[Plates], camera: Camera | Sequence[Camera]
-) -> tuple[list[Plates], list[Camera]]:
+def _lists(plates: Plates | Sequence[Plates], camera: Camera | Sequence[Camera]) -> tuple[list[Plates], list[Camera]]:
     many = [plates] if isinstance(plates, Plates) else list(plates)
     cameras = [camera] if isinstance(camera, Camera) else list(camera)
     for field, values, kind in (("plates", many, Plates), ("camera", cameras, Camera)):

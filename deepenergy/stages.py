@@ -25,7 +25,7 @@ class Stage:
     Attributes:
         name: shown in the progress.
         translation, rotation: whether the rigid parameters are free.
-        groups: control groups whose weights are free ("jaw_open" frees the jaw joint's opening, "jaw" all of the joint).
+        groups: control groups whose weights are free ("jaw_open" frees the jaw joint's opening, "jaw" all of it).
         landmark_weights: landmark set -> factor on its residuals; a set that is not named has 0.
         edge_weight: factor on the edge-preserving energy E2 of section 8.1.
         renders: how often the render is made and read by the network; each is one outer iteration.

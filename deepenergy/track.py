@@ -141,9 +141,7 @@ class Track:
             )
 
     def _check_values(self) -> None:
-        flat = np.concatenate(
-            [self.rotation.reshape(len(self), 9), self.translation, self.jaw, self.weights], axis=1
-        )
+        flat = np.concatenate([self.rotation.reshape(len(self), 9), self.translation, self.jaw, self.weights], axis=1)
         failed = self.status == "failed"
         wrong = np.where(failed, ~np.isnan(flat).all(1), ~np.isfinite(flat).all(1))
         if wrong.any():

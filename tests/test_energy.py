@@ -122,13 +122,20 @@ def test_l2_shrinks_the_controls() -> None:
     norms = []
     for l2 in (0.0, 100.0, 10_000.0):
         energy = replace(energy_of(rig, base, truth), l2=l2)
-        norms.append(float(minimise(energy, torch.zeros(1, 18, dtype=F64), -limit, limit, max_iterations=50).x[:, 12:].norm()))
+        norms.append(
+            float(minimise(energy, torch.zeros(1, 18, dtype=F64), -limit, limit, max_iterations=50).x[:, 12:].norm())
+        )
     assert norms[0] > norms[1] > norms[2]
 
 
 def test_default_stages_are_those_of_the_paper_in_order() -> None:
     names = [stage.name for stage in DEFAULT_STAGES]
-    assert names.index("rigid, non-jaw") < names.index("rigid, jaw only") < names.index("rigid, all") < names.index("jaw open")
+    assert (
+        names.index("rigid, non-jaw")
+        < names.index("rigid, jaw only")
+        < names.index("rigid, all")
+        < names.index("jaw open")
+    )
     first = DEFAULT_STAGES[0]
     assert first.translation and not first.rotation and not first.groups
     assert float(first.weights()[LANDMARK_SETS["jaw"]].sum()) == 0

@@ -36,7 +36,11 @@ def test_exact_landmarks_give_the_exact_pose_up_to_profile() -> None:
 def test_noisy_landmarks_as_opencv_solves_them() -> None:
     points = random_rig().landmarks(random_rig().neutral[None])[0].double()
     camera = Camera(
-        720, 540, torch.tensor([1000.0, 1000, 350, 275]), torch.eye(4, dtype=F64), torch.tensor([0.05, -0.1, 1e-3, -1e-3, 0])
+        720,
+        540,
+        torch.tensor([1000.0, 1000, 350, 275]),
+        torch.eye(4, dtype=F64),
+        torch.tensor([0.05, -0.1, 1e-3, -1e-3, 0]),
     )
     rotation, translation = posed(8, 1, camera)
     translation[:, 2] += 1.1

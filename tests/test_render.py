@@ -40,7 +40,12 @@ def uv_sphere(rings: int = 24, radius: float = 0.1) -> tuple[Tensor, Tensor]:
     faces = []
     for i in range(rings - 1):
         for j in range(columns):
-            q = [i * columns + j, (i + 1) * columns + j, (i + 1) * columns + (j + 1) % columns, i * columns + (j + 1) % columns]
+            q = [
+                i * columns + j,
+                (i + 1) * columns + j,
+                (i + 1) * columns + (j + 1) % columns,
+                i * columns + (j + 1) % columns,
+            ]
             faces += [[q[0], q[1], q[2]], [q[0], q[2], q[3]]]
     return points, torch.tensor(faces)
 
@@ -104,7 +109,9 @@ def test_batched_equals_looped() -> None:
 def test_broken_and_hidden_triangles_are_left_out() -> None:
     for z in (torch.tensor([[1.0, 1, -1]]), torch.tensor([[1.0, 1, 0]])):
         for backend in ("numba", "torch"):
-            assert int(rasterize(TRIANGLE, z, torch.tensor([[0, 1, 2]]), (16, 16), backend=backend).face_index.max()) == -1  # type: ignore[arg-type]
+            assert (
+                int(rasterize(TRIANGLE, z, torch.tensor([[0, 1, 2]]), (16, 16), backend=backend).face_index.max()) == -1
+            )  # type: ignore[arg-type]
     broken = TRIANGLE.clone()
     broken[0, 0, 0] = torch.nan
     for backend in ("numba", "torch"):
@@ -123,7 +130,7 @@ def test_barycentrics_are_perspective_correct() -> None:
     pixels = TRIANGLE.clone().requires_grad_()
     surface = surface_points(fragments, pixels, depth, torch.tensor([[0, 1, 2]]))
     # An attribute linear in camera space: X = x * z. Interpolated and divided by depth it is the pixel's own x.
-    value = surface.interpolate((TRIANGLE[..., :1] * depth[..., None]))
+    value = surface.interpolate(TRIANGLE[..., :1] * depth[..., None])
     z = surface.interpolate(depth[..., None])
     column = surface.where % 16 + 0.5
     torch.testing.assert_close((value / z).detach().squeeze(1), column, atol=1e-4, rtol=1e-4)
@@ -188,7 +195,9 @@ def test_moving_the_mesh_by_a_pixel_moves_the_image() -> None:
     camera = Camera.look_at(64, 64, 200.0, (0.0, 0.0, 1.0))
     vertices = rig.neutral[None]
     first = Renderer(rig, supersample=1)(vertices, camera).image
-    moved = Camera(64, 64, camera.intrinsics + torch.tensor([0, 0, 3.0, -2.0]), camera.world_to_camera, camera.distortion)
+    moved = Camera(
+        64, 64, camera.intrinsics + torch.tensor([0, 0, 3.0, -2.0]), camera.world_to_camera, camera.distortion
+    )
     second = Renderer(rig, supersample=1)(vertices, moved).image
     torch.testing.assert_close(second[..., 4:50, 8:56], first[..., 6:52, 5:53], atol=2e-3, rtol=0)
 

@@ -144,9 +144,7 @@ def test_landmarks_are_drawn_where_they_are() -> None:
     plate = np.full((68, 2), np.nan)
     render = plate.copy()
     plate[0], render[0] = (30.0, 30.0), (50.0, 60.0)
-    track = replace(
-        centred(1), landmarks_px={"left": plate[None]}, render_landmarks_px={"left": render[None]}
-    )
+    track = replace(centred(1), landmarks_px={"left": plate[None]}, render_landmarks_px={"left": render[None]})
     black = Image.new("RGB", (96, 80))
     # The rig is out of the picture, so that nothing but landmarks is in it.
     far = replace(CAMERA, intrinsics=torch.tensor([300.0, 300.0, 900.0, 900.0]))

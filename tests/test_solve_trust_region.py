@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -40,7 +42,13 @@ def test_bounded_rosenbrock_as_scipy_solves_it(bounds: tuple[tuple[float, float]
     expected = scipy.optimize.least_squares(fun, start, bounds=bounds, xtol=1e-12, ftol=1e-12, gtol=1e-12)
     low, high = (torch.tensor(b, dtype=F64) for b in bounds)
     solution = minimise(
-        rosenbrock, torch.from_numpy(start)[None], low, high, max_iterations=500, cost_tolerance=0.0, step_tolerance=1e-12
+        rosenbrock,
+        torch.from_numpy(start)[None],
+        low,
+        high,
+        max_iterations=500,
+        cost_tolerance=0.0,
+        step_tolerance=1e-12,
     )
     assert float(solution.cost[0]) == pytest.approx(expected.cost, rel=1e-6, abs=1e-12)
     np.testing.assert_allclose(solution.x[0].numpy(), expected.x, atol=1e-5)
@@ -63,7 +71,9 @@ def test_bounded_linear_as_scipy_solves_it(seed: int, count: int, columns: int) 
     def problem(x: Tensor) -> tuple[Tensor, Tensor]:
         return torch.einsum("srp,sp->sr", a, x) - b, a
 
-    solution = minimise(problem, torch.zeros(count, columns, dtype=F64), low, high, max_iterations=100, cost_tolerance=0.0)
+    solution = minimise(
+        problem, torch.zeros(count, columns, dtype=F64), low, high, max_iterations=100, cost_tolerance=0.0
+    )
     assert bool(((solution.x >= low) & (solution.x <= high)).all())
     for i in range(count):
         expected = scipy.optimize.lsq_linear(a[i].numpy(), b[i].numpy(), (low.numpy(), high.numpy()), tol=1e-12)
@@ -96,7 +106,7 @@ def test_held_parameters_do_not_move() -> None:
 def test_cost_never_rises_with_more_iterations() -> None:
     start = torch.tensor([[-1.2, 1.0], [4.0, 4.0]], dtype=F64)
     costs = [minimise(rosenbrock, start, -INF, INF, max_iterations=n).cost for n in range(0, 30, 3)]
-    for before, after in zip(costs, costs[1:], strict=False):
+    for before, after in itertools.pairwise(costs):
         assert bool((after <= before + 1e-15).all())
 
 

@@ -10,7 +10,19 @@ from numpy.typing import NDArray
 
 from training.face_texture import octave_noise
 
-_PHOTOGRAPHS = ("coffee", "chelsea", "rocket", "retina", "hubble_deep_field", "immunohistochemistry", "brick", "grass", "gravel", "page", "coins")
+_PHOTOGRAPHS = (
+    "coffee",
+    "chelsea",
+    "rocket",
+    "retina",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "brick",
+    "grass",
+    "gravel",
+    "page",
+    "coins",
+)
 
 
 @functools.cache
@@ -48,7 +60,9 @@ def random_background(rng: np.random.Generator, size: int) -> NDArray[np.float32
         if rng.uniform() < 0.6:
             image = cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), rng.uniform(1, 10))
     else:
-        noise = np.stack([octave_noise(rng, size, int(rng.integers(2, 12)), int(rng.integers(1, 6))) for _ in range(3)], -1)
+        noise = np.stack(
+            [octave_noise(rng, size, int(rng.integers(2, 12)), int(rng.integers(1, 6))) for _ in range(3)], -1
+        )
         image = colours[0] + rng.uniform(0.03, 0.3) * noise
     image = np.ascontiguousarray(image, np.float32)
     for _ in range(rng.integers(0, 9)):

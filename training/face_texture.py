@@ -85,7 +85,11 @@ def _lips(rng: np.random.Generator, image: Array, at: Array, tone: Array) -> Non
     line = np.zeros((SIZE, SIZE), np.uint8)
     inner = np.concatenate([at[60:65], at[64:68], at[60:61]])
     cv2.polylines(line, [np.round(inner * 16).astype(np.int32)], False, 255, 2, cv2.LINE_AA, 4)
-    _tint(image, cv2.GaussianBlur(line, (0, 0), 1.2).astype(np.float32) / 255, np.full(3, rng.uniform(0.2, 0.7), np.float32))
+    _tint(
+        image,
+        cv2.GaussianBlur(line, (0, 0), 1.2).astype(np.float32) / 255,
+        np.full(3, rng.uniform(0.2, 0.7), np.float32),
+    )
 
 
 def _brows(rng: np.random.Generator, image: Array, at: Array, hair: Array) -> None:

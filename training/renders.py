@@ -46,7 +46,9 @@ class Actor:
         self.neutral = rig.neutral.numpy().astype(np.float32)
         self.faces = rig.faces.numpy()
         self.shapes = rig.blendshapes.numpy().reshape(len(rig.weight_names), -1)
-        self.basis = None if rig.identity_basis is None else rig.identity_basis.numpy().reshape(len(rig.identity_names), -1)
+        self.basis = (
+            None if rig.identity_basis is None else rig.identity_basis.numpy().reshape(len(rig.identity_names), -1)
+        )
         regions = rig.face_regions.numpy() if rig.face_regions is not None else np.zeros(len(self.faces), np.int64)
         names = rig.region_names
         self.material = np.full(len(self.faces), MATERIAL_VERTEX)
@@ -55,9 +57,7 @@ class Actor:
                 self.material[regions == region] = MATERIAL_TEXTURE
             if name == "eyes":
                 self.material[regions == region] = MATERIAL_EYE
-        self.region_vertices = {
-            name: np.unique(self.faces[regions == region]) for region, name in enumerate(names)
-        }
+        self.region_vertices = {name: np.unique(self.faces[regions == region]) for region, name in enumerate(names)}
         self.eyes = self._eyeballs()
         lf, lb = rig.require_landmarks()
         self.landmark_corners = self.faces[lf.numpy()]
@@ -204,9 +204,16 @@ def _look(rng: np.random.Generator, actor: Actor, local: Array) -> Array:
 
 
 def _shade(
-    rng: np.random.Generator, actor: Actor, world: Array, polar: Array, fragments, distance: float  # noqa: ANN001
+    rng: np.random.Generator,
+    actor: Actor,
+    world: Array,
+    polar: Array,
+    fragments,
+    distance: float,
 ) -> Array:
-    hair = np.exp(rng.uniform(np.log(0.008), np.log(0.25))) * np.array([1.0, rng.uniform(0.6, 0.9), rng.uniform(0.35, 0.8)])
+    hair = np.exp(rng.uniform(np.log(0.008), np.log(0.25))) * np.array(
+        [1.0, rng.uniform(0.6, 0.9), rng.uniform(0.35, 0.8)]
+    )
     hair = hair.astype(np.float32)
     tone = skin_tone(rng)
     if actor.textured:
@@ -218,18 +225,33 @@ def _shade(
         texture = np.zeros((2, 2, 3), np.float32)
     iris_tone = np.array([[0.10, 0.05, 0.02], [0.03, 0.015, 0.008], [0.10, 0.17, 0.25], [0.10, 0.14, 0.07]], np.float32)
     iris = np.stack(
-        [iris_tone[rng.integers(4)] * rng.uniform(0.6, 1.6), np.full(3, 0.004), [rng.uniform(0.42, 0.52), rng.uniform(0.12, 0.26), 0.06]]
+        [
+            iris_tone[rng.integers(4)] * rng.uniform(0.6, 1.6),
+            np.full(3, 0.004),
+            [rng.uniform(0.42, 0.52), rng.uniform(0.12, 0.26), 0.06],
+        ]
     ).astype(np.float32)
     light = np.zeros((9, 3), np.float32)
     light[0] = rng.uniform(0.5, 1.5) * rng.uniform(0.85, 1.15, 3)
     for degree, rows in ((1, slice(1, 4)), (2, slice(4, 9))):
         spread = rng.uniform(0, 0.55 if degree == 1 else 0.35)
-        light[rows] = light[0] * spread * (rng.standard_normal((rows.stop - rows.start, 1)) + 0.15 * rng.standard_normal((rows.stop - rows.start, 3)))
+        light[rows] = (
+            light[0]
+            * spread
+            * (
+                rng.standard_normal((rows.stop - rows.start, 1))
+                + 0.15 * rng.standard_normal((rows.stop - rows.start, 3))
+            )
+        )
     light[2] += light[0] * rng.uniform(0, 0.5)
     light = (light * _SH[:, None] / _SH[0]).astype(np.float32)
     direction = rng.standard_normal(3) + [0, 0.5, 1.2]
-    key = np.stack([direction / np.linalg.norm(direction), rng.uniform(0, 1.0) * rng.uniform(0.85, 1.15, 3)]).astype(np.float32)
-    gloss = np.array([rng.uniform(0, 0.12), rng.uniform(6, 40), rng.uniform(0.1, 1.2), rng.uniform(60, 300)], np.float32)
+    key = np.stack([direction / np.linalg.norm(direction), rng.uniform(0, 1.0) * rng.uniform(0.85, 1.15, 3)]).astype(
+        np.float32
+    )
+    gloss = np.array(
+        [rng.uniform(0, 0.12), rng.uniform(6, 40), rng.uniform(0.1, 1.2), rng.uniform(60, 300)], np.float32
+    )
     index = fragments.face_index[0].numpy()
     out = np.zeros((*index.shape, 3), np.float32)
     shade(

@@ -1,4 +1,4 @@
-"""A forward-only renderer for training images: richer than the solver's (speculars, iris, textures), not differentiable."""
+"""A forward-only renderer for training images: richer than the solver's (speculars, iris, textures)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Stream(IterableDataset):
     def __init__(self, folder: Path, seed: int, shares: dict[str, float]) -> None:
         self.folder, self.seed, self.shares = folder, seed, shares
 
-    def __iter__(self):  # noqa: ANN204
+    def __iter__(self):
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
         rng = np.random.default_rng(self.seed)
@@ -46,9 +46,7 @@ class Stream(IterableDataset):
                     settled = time.time() - path.stat().st_mtime > 5
                     if path not in shards and settled and not path.name.startswith("heldout"):
                         shards[path] = unpack(path)
-                pools = {
-                    prefix: [s for p, s in shards.items() if p.name.startswith(prefix)] for prefix in self.shares
-                }
+                pools = {prefix: [s for p, s in shards.items() if p.name.startswith(prefix)] for prefix in self.shares}
                 kinds = [k for k in self.shares if pools[k]]
                 chance = np.array([self.shares[k] for k in kinds])
             count += 1
@@ -58,7 +56,11 @@ class Stream(IterableDataset):
             shard = pool[rng.choice(len(pool), p=sizes / sizes.sum())]
             i = int(rng.integers(len(shard.pictures)))
             image, marks = augmented(rng, shard.picture(i), shard.landmarks[i])
-            yield torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(marks), torch.from_numpy(shard.weights[i])
+            yield (
+                torch.from_numpy(image.transpose(2, 0, 1).copy()),
+                torch.from_numpy(marks),
+                torch.from_numpy(shard.weights[i]),
+            )
 
 
 def splat(points: Tensor) -> Tensor:
@@ -156,7 +158,8 @@ def main() -> None:
             scores = {name: evaluate(average, shard) for name, shard in held_out.items()}
             told = "  ".join(f"{n} {100 * a:.2f}/{100 * b:.2f}%" for n, (a, b) in scores.items())
             print(
-                f"{step + 1} {(time.perf_counter() - begin) / 60:.1f} min  loss {seen:.3f}  {report:.3f} px  {told}", flush=True
+                f"{step + 1} {(time.perf_counter() - begin) / 60:.1f} min  loss {seen:.3f}  {report:.3f} px  {told}",
+                flush=True,
             )
             save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out)
     save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out)

@@ -32,7 +32,9 @@ class Sculpt:
     def __init__(self, plan: Layout, who: Identity) -> None:
         self.plan, self.who = plan, who
         skin = plan.skin
-        self.p = np.where(np.cos(skin.lon) > 0.17, chart.front_width(skin.q) * np.sin(skin.lon), 1e3 * np.sign(skin.lon))
+        self.p = np.where(
+            np.cos(skin.lon) > 0.17, chart.front_width(skin.q) * np.sin(skin.lon), 1e3 * np.sign(skin.lon)
+        )
         opening = 10.0 * (who.eye_opening - 1)
         # Eyes that are wider or narrower by nature: the lids' neutral place is a slide of its own.
         slide = expressions.lid_slide(np.abs(self.p), skin.q, 0.7 * opening, -0.3 * opening)
@@ -172,7 +174,7 @@ class Sculpt:
         loop = skin.lip_rings[0]
         n = len(loop)
         half = n // 2
-        top, bottom = loop[: half + 1], np.concatenate([loop[:1], loop[:half - 1:-1]])
+        top, bottom = loop[: half + 1], np.concatenate([loop[:1], loop[: half - 1 : -1]])
         c, s = np.cos(CLOSE_AT), np.sin(CLOSE_AT)
         turn = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
 
@@ -189,7 +191,10 @@ class Sculpt:
         out = np.zeros_like(self.skin)
         near = np.nonzero((np.abs(self.p) < chart.MOUTH_X + 4) & (skin.offset < 40))[0]
         fall = np.exp(-((skin.offset[near] / 15.0) ** 2))
-        for is_upper, matrix, shift, index in ((True, upper_matrix, upper_shift, top), (False, lower_matrix, lower_shift, bottom)):
+        for is_upper, matrix, shift, index in (
+            (True, upper_matrix, upper_shift, top),
+            (False, lower_matrix, lower_shift, bottom),
+        ):
             move = np.linalg.solve(matrix, (meet - shift)[..., None])[..., 0] - self.skin[index]
             mine = skin.is_upper[near] == is_upper
             for axis in range(3):

@@ -48,7 +48,9 @@ class Skin:
 
     def corner(self, width: float = 12.0, high: float = 12.0) -> Array:
         """1 at the left corner of the mouth."""
-        return bump(self.p, self.q, (chart.MOUTH_X + 1, float(chart.mouth_line(np.array(chart.MOUTH_X)))), (width, high))
+        return bump(
+            self.p, self.q, (chart.MOUTH_X + 1, float(chart.mouth_line(np.array(chart.MOUTH_X)))), (width, high)
+        )
 
     def at(self, x: float, y: float, wide: float, high: float, turn: float = 0.0) -> Array:
         """A hill at one place."""
@@ -61,7 +63,11 @@ Slide = tuple[Array, Array, Array]
 def _smile(s: Skin) -> Slide:
     corner, cheek = s.corner(13, 12), s.at(37, -33, 13, 11)
     lift = s.left * (1.4 * s.lip(True, 9) + 0.3 * s.lip(False, 9))
-    return 7.0 * corner + 0.5 * cheek, 7.0 * corner + 3.5 * cheek + lift, -0.8 * corner + 2.6 * cheek - 0.9 * s.left * s.mouth(26, 9)
+    return (
+        7.0 * corner + 0.5 * cheek,
+        7.0 * corner + 3.5 * cheek + lift,
+        -0.8 * corner + 2.6 * cheek - 0.9 * s.left * s.mouth(26, 9),
+    )
 
 
 def _frown(s: Skin) -> Slide:
@@ -208,7 +214,11 @@ _MEETING = 0.16
 
 NAMES: tuple[str, ...] = (
     "browInnerUp",
-    *(f"{stem}{side}" for stem in ("browDown", "browOuterUp", "eyeBlink", "eyeWide", "eyeSquint") for side in ("Left", "Right")),
+    *(
+        f"{stem}{side}"
+        for stem in ("browDown", "browOuterUp", "eyeBlink", "eyeWide", "eyeSquint")
+        for side in ("Left", "Right")
+    ),
     *(f"eyeLook{way}{side}" for way in ("Up", "Down", "In", "Out") for side in ("Left", "Right")),
     "cheekPuff",
     *(f"{stem}{side}" for stem in ("cheekSquint", "noseSneer") for side in ("Left", "Right")),

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from deepenergy.builtin_head.deform import Sculpt
+from deepenergy.builtin_head.expressions import NAMES
 from deepenergy.builtin_head.identity import Identity, Palette, random_identity
 from deepenergy.builtin_head.landmarks import landmark_corners
 from deepenergy.builtin_head.layout import REGIONS, layout
-from deepenergy.builtin_head.expressions import NAMES
 from deepenergy.builtin_head.paint import part_colours
 from deepenergy.builtin_head.shape import JAW_PIVOT, reshape
 from deepenergy.rig import Jaw, Rig

@@ -14,7 +14,16 @@ from deepenergy.builtin_head.topology import EYE_COUNT, LIP_BORDER, MOUTH_COUNT
 Array = NDArray[np.float64]
 
 # (longitude in degrees, q) of the left jaw line from the ear to the chin; (p, q) of the left brow from the inner end.
-_JAW = [(79.0, -4.0), (80.0, -34.0), (80.0, -64.0), (76.5, -88.0), (67.0, -104.0), (54.0, -109.0), (39.0, -110.5), (21.0, -111.5)]
+_JAW = [
+    (79.0, -4.0),
+    (80.0, -34.0),
+    (80.0, -64.0),
+    (76.5, -88.0),
+    (67.0, -104.0),
+    (54.0, -109.0),
+    (39.0, -110.5),
+    (21.0, -111.5),
+]
 _CHIN = (0.0, -112.0)
 _BROW_P = (11.0, 20.5, 29.5, 38.5, 48.5)
 _BRIDGE_Q = (1.0, -12.0, -23.5, -34.5)
@@ -67,7 +76,7 @@ def landmark_corners() -> tuple[NDArray[np.int64], Array]:
     from deepenergy.builtin_head.layout import brow_edges
 
     # On the upper third of the brow, as annotators place them.
-    brow = [(p, float((0.3 * brow_edges(np.array(p))[0] + 0.7 * brow_edges(np.array(p))[1]))) for p in _BROW_P]
+    brow = [(p, float(0.3 * brow_edges(np.array(p))[0] + 0.7 * brow_edges(np.array(p))[1])) for p in _BROW_P]
     marks += [front(-p, q) for p, q in brow[::-1]] + [front(p, q) for p, q in brow]
     marks += [front(0.0, q) for q in _BRIDGE_Q]
     marks += [front(-p, q) for p, q in _BASE[:2]] + [front(*_BASE[2])] + [front(p, q) for p, q in _BASE[1::-1]]

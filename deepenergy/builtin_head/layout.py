@@ -82,7 +82,12 @@ def layout() -> Layout:
         edge, end = count + np.arange(n), count + n + np.arange(n)
         strip = np.concatenate([_ring_strip(margin, edge), _ring_strip(edge, end)])
         uv = np.stack(np.broadcast_arrays(np.arange(n) / n, np.array([0.2, 0.8])[:, None]), -1).reshape(-1, 2)
-        add(f"rim_{side}", box(uv, (0.77, 0.30 + 0.04 * index), (0.22, 0.03)), strip if index == 0 else strip[:, ::-1], "skin")
+        add(
+            f"rim_{side}",
+            box(uv, (0.77, 0.30 + 0.04 * index), (0.22, 0.03)),
+            strip if index == 0 else strip[:, ::-1],
+            "skin",
+        )
     for index, upper in enumerate((True, False)):
         row = parts.teeth(upper)
         uv = box(row.part.uv, (0.77, 0.39 + 0.09 * index), (0.22, 0.08))
@@ -143,4 +148,11 @@ def brow_edges(p: Array) -> tuple[Array, Array]:
 def hairline(lon: Array, front: float) -> Array:
     """q above which hair grows: at the forehead `front`, over the temple and the ear, down to the nape."""
     degrees = np.degrees(lon)
-    return np.interp(degrees, [0, 20, 36, 48, 58, 68, 76, 90, 112, 130, 180], [0, -1, -9, -22, -36, -44, -78, -86, -116, -176, -184]) + front
+    return (
+        np.interp(
+            degrees,
+            [0, 20, 36, 48, 58, 68, 76, 90, 112, 130, 180],
+            [0, -1, -9, -22, -36, -44, -78, -86, -116, -176, -184],
+        )
+        + front
+    )

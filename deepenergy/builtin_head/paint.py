@@ -26,7 +26,9 @@ def _mix(base: Array, colour: Array, share: Array) -> Array:
     return base + np.clip(share, 0, 1)[..., None] * (colour - base)
 
 
-def skin_colours(lon: Array, q: Array, offset: Array, is_upper: NDArray[np.bool_], points: Array, look: Palette) -> Array:
+def skin_colours(
+    lon: Array, q: Array, offset: Array, is_upper: NDArray[np.bool_], points: Array, look: Palette
+) -> Array:
     """`[N, 3]` albedo of skin points.
 
     Args:
@@ -40,16 +42,25 @@ def skin_colours(lon: Array, q: Array, offset: Array, is_upper: NDArray[np.bool_
     skin = np.asarray(look.skin)
     mottle = wavy_noise(points, 9.0, look.seed) * 0.022 + wavy_noise(points, 28.0, look.seed + 1) * 0.03
     colour = skin * np.exp(mottle)[:, None] * np.ones((len(lon), 3))
-    red = 0.75 * bump(p, q, (37, -34), (12, 10)) + 0.7 * bump(p, q, (3, -36), (11, 6)) + 0.3 * bump(p, q, (8, -100), (12, 8))
+    red = (
+        0.75 * bump(p, q, (37, -34), (12, 10))
+        + 0.7 * bump(p, q, (3, -36), (11, 6))
+        + 0.3 * bump(p, q, (8, -100), (12, 8))
+    )
     red = look.blush * red + 0.25 * bump(p, q, (30, -8), (12, 5))
     colour *= np.exp(red[:, None] * np.array([0.02, -0.24, -0.22]))
-    colour *= np.exp(-(0.22 * bump(p, q, (22, -8), (8, 5)) + 0.25 * bump(p, q, (17, 1), (5, 9)))[:, None] * np.array([0.8, 1, 0.9]))
+    colour *= np.exp(
+        -(0.22 * bump(p, q, (22, -8), (8, 5)) + 0.25 * bump(p, q, (17, 1), (5, 9)))[:, None] * np.array([0.8, 1, 0.9])
+    )
     spots = np.clip(wavy_noise(points, 4.5, look.seed + 2, 14) - 1.3, 0, 1)
     where = bump(p, q, (22, -24), (20, 12)) + 0.6 * bump(p, q, (0, 30), (40, 16))
     colour *= np.exp(-(look.freckles * 1.1 * spots * where)[:, None] * np.array([0.5, 0.8, 1.0]))
     beard = smoothstep(-44, -52, q) * smoothstep(-128, -112, q) * (1 - smoothstep(60, 75, np.degrees(np.abs(lon))))
     beard *= 1 - smoothstep(12, 30, q + 66 - 0.55 * np.clip(p - 22, 0, None))
-    colour *= np.exp(-(look.stubble * beard * (1 + 0.3 * wavy_noise(points, 3.0, look.seed + 3)))[:, None] * np.array([1.1, 0.9, 0.75]))
+    colour *= np.exp(
+        -(look.stubble * beard * (1 + 0.3 * wavy_noise(points, 3.0, look.seed + 3)))[:, None]
+        * np.array([1.1, 0.9, 0.75])
+    )
     colour = _mix(colour, skin * 0.10, 0.85 * np.exp(-(((p - 6.6) / 3.0) ** 2 + ((q + 43.9) / 1.9) ** 2)))
     colour = _lips(colour, p, offset, is_upper, points, look)
     colour = _eye_make_up(colour, p, q, front, look)
@@ -59,7 +70,11 @@ def skin_colours(lon: Array, q: Array, offset: Array, is_upper: NDArray[np.bool_
 def _lips(colour: Array, p: Array, offset: Array, is_upper: NDArray[np.bool_], points: Array, look: Palette) -> Array:
     border = np.where(is_upper, chart.upper_lip_height(p), chart.lower_lip_height(p))
     inside = smoothstep(0.9, -0.7, offset - border) * (p < chart.MOUTH_X + 2)
-    tone = np.asarray(look.lip) * (1 - 0.14 * is_upper[:, None]) * np.exp(0.06 * wavy_noise(points, 2.6, look.seed + 4))[:, None]
+    tone = (
+        np.asarray(look.lip)
+        * (1 - 0.14 * is_upper[:, None])
+        * np.exp(0.06 * wavy_noise(points, 2.6, look.seed + 4))[:, None]
+    )
     colour = _mix(colour, tone, inside)
     line = np.exp(-((offset / 0.9) ** 2)) * (p < chart.MOUTH_X + 1.5)
     return _mix(colour, np.asarray(look.lip) * 0.22, 0.8 * line)
@@ -68,11 +83,16 @@ def _lips(colour: Array, p: Array, offset: Array, is_upper: NDArray[np.bool_], p
 def _eye_make_up(colour: Array, p: Array, q: Array, front: NDArray[np.bool_], look: Palette) -> Array:
     t, upper, lower = chart.eye_line(p)
     near = front & (p > chart.EYE_INNER[0] - 1.5) & (p < chart.EYE_OUTER[0] + 2.5)
-    lash = np.exp(-(((q - upper) / 1.25) ** 2)) * smoothstep(-0.02, 0.25, t) + 0.45 * np.exp(-(((q - lower) / 0.9) ** 2)) * t
+    lash = (
+        np.exp(-(((q - upper) / 1.25) ** 2)) * smoothstep(-0.02, 0.25, t)
+        + 0.45 * np.exp(-(((q - lower) / 0.9) ** 2)) * t
+    )
     colour = _mix(colour, np.asarray(look.brow) * 0.35, 0.92 * np.clip(lash, 0, 1) * near)
     lid = (q > upper) & (q < upper + 5.5) & near
     colour = colour * np.exp(-0.14 * lid[:, None] * np.array([0.8, 1.1, 1.0]))
-    return colour * (1 - 0.22 * (near * np.exp(-(((q - upper - 4.6 - t) / 1.0) ** 2)) * smoothstep(0.05, 0.3, t)))[:, None]
+    return (
+        colour * (1 - 0.22 * (near * np.exp(-(((q - upper - 4.6 - t) / 1.0) ** 2)) * smoothstep(0.05, 0.3, t)))[:, None]
+    )
 
 
 def _hair(colour: Array, p: Array, lon: Array, q: Array, points: Array, look: Palette) -> Array:
@@ -114,7 +134,9 @@ def part_colours(plan: Layout, points: Array, look: Palette) -> Array:
     deep = np.clip((bag[:, 2] - 40) / 50, 0.03, 1)[:, None] ** 1.6
     colours[plan.ranges["bag"]] = np.array([0.22, 0.065, 0.06]) * deep
     tongue = points[plan.ranges["tongue"]]
-    colours[plan.ranges["tongue"]] = np.array([0.33, 0.125, 0.115]) * np.clip((tongue[:, 2] - 40) / 45, 0.15, 1)[:, None]
+    colours[plan.ranges["tongue"]] = (
+        np.array([0.33, 0.125, 0.115]) * np.clip((tongue[:, 2] - 40) / 45, 0.15, 1)[:, None]
+    )
     return np.clip(colours, 0.002, 0.95)
 
 

@@ -55,7 +55,9 @@ def eyeball() -> Part:
     """The left eyeball; uv is (azimuth, angle from the gaze / 180 degrees)."""
     columns = 28
     polar, azimuth = np.meshgrid(np.radians(_EYE_ANGLES), 2 * np.pi * np.arange(columns) / columns, indexing="ij")
-    ball = np.stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)], -1).reshape(-1, 3)
+    ball = np.stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)], -1).reshape(
+        -1, 3
+    )
     rings = len(_EYE_ANGLES)
     ball = np.concatenate([ball, [[0, 0, 1], [0, 0, -1]]])
     front, back = len(ball) - 2, len(ball) - 1
@@ -123,7 +125,16 @@ def teeth(upper: bool) -> TeethRow:
     # From the gum's top over the gum line, the crown and the biting edge to the back.
     crown = np.where(which == 2, 10.0, np.where(which == 0, 9.6, 8.8)) * (1 if upper else 0.86)
     edge = (0.3 - 0.7 * (which == 1) * upper - 0.2 * (1 - belly)) * np.ones_like(cx)
-    rows_height = [crown + 8, crown + 1.5, crown - 1.2 * belly, 0.55 * crown, 0.6 + 0 * crown, edge - 0.3, 0.5 + 0 * cx, crown]
+    rows_height = [
+        crown + 8,
+        crown + 1.5,
+        crown - 1.2 * belly,
+        0.55 * crown,
+        0.6 + 0 * crown,
+        edge - 0.3,
+        0.5 + 0 * cx,
+        crown,
+    ]
     rows_out = [-1.0, 0.3, 0.3, 1.2 * belly, 0.5 * belly, -0.5, -2.0, -5.0]
     direction, middle = (1, -67.6) if upper else (-1, -68.4)
     rows = []

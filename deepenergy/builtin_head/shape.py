@@ -27,13 +27,30 @@ _FRONT = CubicSpline([*_KNOTS, *_Q], [45, 43, 50, 68, 86, 94.5, 96.5, 95, 98, 98
 _BACK = CubicSpline([*_KNOTS, *_Q], [66, 60, 60, 61, 62, 64, 67, 71, 77, 83, 88, 91.5, *(93 * _COS)])
 _HEIGHT = CubicSpline(
     [*_KNOTS, *_Q],
-    [-170, -137, -121.5, -115.5, -110.5, -103.7, -96, -84, -66, -44, -20, 0, *(20 + 98 * np.sin(chart.crown_angle(_Q)))],
+    [
+        -170,
+        -137,
+        -121.5,
+        -115.5,
+        -110.5,
+        -103.7,
+        -96,
+        -84,
+        -66,
+        -44,
+        -20,
+        0,
+        *(20 + 98 * np.sin(chart.crown_angle(_Q))),
+    ],
 )
 # How far the rows climb from the front to the ear: the jaw's edge runs from the chin up to the ear lobe.
 _CLIMB = PchipInterpolator(
-    [-185, -150, -132, -121, -112, -104, -96, -84, -66, -44, -20, 0, 30], [28, 45, 60, 66, 66, 62, 58, 50, 38, 24, 9, 2, 0]
+    [-185, -150, -132, -121, -112, -104, -96, -84, -66, -44, -20, 0, 30],
+    [28, 45, 60, 66, 66, 62, 58, 50, 38, 24, 9, 2, 0],
 )
-_SIDE_WIDTH = CubicSpline([-185, -150, -132, -121, -112, -100, -84, -66, -44, -20, 0, 30], [0, 1, 4, 8, 11, 12, 11, 9, 5, 2, 0.5, 0])
+_SIDE_WIDTH = CubicSpline(
+    [-185, -150, -132, -121, -112, -100, -84, -66, -44, -20, 0, 30], [0, 1, 4, 8, 11, 12, 11, 9, 5, 2, 0.5, 0]
+)
 
 
 def bump(x: Array, y: Array, at: tuple[float, float], size: tuple[float, float], turn: float = 0.0) -> Array:
@@ -109,7 +126,9 @@ def smooth_skin(lon: Array, q: Array, who: Identity) -> Array:
 
 
 _NOSE_Q = [-54, -50, -47.5, -45, -42.5, -40, -37, -34, -30, -24, -15, -5, 3, 10, 20]
-_NOSE_HEIGHT = PchipInterpolator(_NOSE_Q, [0, 0.6, 1.8, 5.0, 12.0, 18.0, 21.8, 22.4, 20.5, 16.5, 11.2, 6.2, 2.9, 1.2, 0])
+_NOSE_HEIGHT = PchipInterpolator(
+    _NOSE_Q, [0, 0.6, 1.8, 5.0, 12.0, 18.0, 21.8, 22.4, 20.5, 16.5, 11.2, 6.2, 2.9, 1.2, 0]
+)
 _NOSE_WIDTH = PchipInterpolator(_NOSE_Q, [9, 9, 9, 9.2, 9.4, 9.2, 8.8, 8.2, 7.2, 6.6, 6.2, 5.6, 5.6, 8, 10])
 
 
@@ -117,7 +136,9 @@ def nose_relief(x: Array, y: Array, who: Identity) -> Array:
     """Depth of the nose: ridge, tip, wings, nostrils."""
     x = x / who.nose_width
     side = np.abs(x) / _NOSE_WIDTH(np.clip(y, -54, 20))
-    ridge = (_NOSE_HEIGHT(np.clip(y, -54, 20)) + who.nose_hump * bump(x, y, (0, -14), (9, 7))) * np.exp(-0.62 * side**2.2)
+    ridge = (_NOSE_HEIGHT(np.clip(y, -54, 20)) + who.nose_hump * bump(x, y, (0, -14), (9, 7))) * np.exp(
+        -0.62 * side**2.2
+    )
     wing = 8.2 * np.exp(-((((x - 13.0) / 5.4) ** 2 + ((y + 38.6) / 6.2) ** 2) ** 1.6))
     crease = 1.6 * bump(x, y, (19.0, -37.5), (1.5, 5)) + 1.3 * bump(x, y, (11.0, -32.3), (4.0, 1.5), 0.9)
     nostril = 6.0 * bump(x, y, (6.6, -43.4), (3.1, 1.7), -0.25)
@@ -139,8 +160,11 @@ def lip_relief(p: Array, offset: Array, is_upper: Array, who: Identity) -> Array
     upper = roll(4.9, 0.42 * upper_border, upper_border) * taper + 0.9 * bow
     lower = roll(4.9, 0.45 * lower_border, lower_border) * taper
     full = 0.5 + 0.5 * who.lip_fullness
-    return -2.6 - 0.6 * t**4 * np.exp(-((offset / 6) ** 2)) + np.where(is_upper, upper, lower) * full + 2.6 * smoothstep(
-        2.0, 12.0, offset
+    return (
+        -2.6
+        - 0.6 * t**4 * np.exp(-((offset / 6) ** 2))
+        + np.where(is_upper, upper, lower) * full
+        + 2.6 * smoothstep(2.0, 12.0, offset)
     )
 
 

@@ -230,9 +230,7 @@ def topology() -> Topology:
     lip_rings = np.concatenate(
         [mirror[upper][:, :0:-1], upper, lower[:, -2:0:-1], lower[:, :1], mirror[lower][:, 1:-1]], 1
     )
-    return Topology(
-        points[:, 0], closed, is_upper, offset, faces, mirror, (left_rings, mirror[left_rings]), lip_rings
-    )
+    return Topology(points[:, 0], closed, is_upper, offset, faces, mirror, (left_rings, mirror[left_rings]), lip_rings)
 
 
 def _neck_ring() -> Array:
@@ -250,7 +248,9 @@ def _relax(points: Array, mirror: Indices, left: int, fixed: int) -> Array:
     count = np.bincount(edges[:, 0], minlength=len(points))[:, None]
     moved = 0.5 * sphere + 0.5 * total / count
     # None may come so near the midline that an edge to its mirror image crosses it.
-    moved[:, 0] = np.where(sphere[:, 0] > 0, np.maximum(moved[:, 0], sphere[:, 0]), np.minimum(moved[:, 0], sphere[:, 0]))
+    moved[:, 0] = np.where(
+        sphere[:, 0] > 0, np.maximum(moved[:, 0], sphere[:, 0]), np.minimum(moved[:, 0], sphere[:, 0])
+    )
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
     lon, q = chart.from_sphere(moved)
     free = np.arange(fixed, left)

@@ -1,7 +1,7 @@
 """The landmark energy E1 (paper, equation 2 and section 8.1), the edge-preserving E2, and L2 on the controls.
 
-With `N*` the network on the plate and `N(p)` the network on the render, the residual is `N(p) - N*`. Between two renders
-`N` is modelled as the projected landmark points of the rig plus an offset,
+With `N*` the network on the plate and `N(p)` the network on the render, the residual is `N(p) - N*`. Between renders `N`
+is modelled as the projected landmark points of the rig plus an offset,
 
     N(p) ~ project(landmarks(p)) + offset,    offset = N(p0) - project(landmarks(p0)),
 
@@ -133,8 +133,8 @@ class LandmarkEnergy:
 def precision_of(spread: Float[Tensor, "*b 2 2"]) -> Float[Tensor, "*b 2 2"]:
     """`PRECISION_UNIT (spread + FLOOR^2 I)^(-1/2)`: what whitens a landmark's residual by its own uncertainty.
 
-    Noise of four crop pixels a direction gives the identity, so that residuals stay crop pixels in kind; a jaw point that
-    may slide along the jaw line counts across it alone.
+    Noise of four crop pixels a direction gives the identity, so that residuals stay crop pixels in kind; a jaw point
+    that may slide along the jaw line counts across it alone.
 
     Args:
         spread: covariances in crop pixels squared; NaN gives the identity.

@@ -58,6 +58,9 @@ REGION_ALBEDO = {
     "lashes": (0.02, 0.015, 0.01),
 }
 OTHER_ALBEDO = (0.46, 0.26, 0.18)
+# Scene-linear colours and sizes in metres of what the kit does not model.
+BROW_ALBEDO, BROW_RADIUS = (0.045, 0.028, 0.018), 0.0055
+LIP_ALBEDO, LIP_DEPTH = (0.33, 0.13, 0.115), 0.012
 IRIS_RADIUS = 0.0062
 PUPIL_RADIUS = 0.0021
 
@@ -76,7 +79,7 @@ def read_rig(path: Path, keep_helpers: bool = False) -> Rig:
     """Read an ICT-FaceKit folder as a rig in metres: expressions as blendshapes, identity shapes as identity basis.
 
     Quads are triangulated. Materials become face regions (skin, head, mouth, teeth, eyes, eye_socket, ...).
-    `vertex_albedo` is a plain colour for every region, with an iris painted on the eyeballs. `jaw` is None: the kit's
+    `vertex_albedo` is a plain colour for every region, with irises, brows and lips painted on. `jaw` is None: the kit's
     jaw is blendshapes.
 
     Args:
@@ -141,7 +144,7 @@ def read_rig(path: Path, keep_helpers: bool = False) -> Rig:
         weight_names=tuple(expressions),
         uvs=_float32(uvs[used_uvs]),
         uv_faces=torch.from_numpy(corner_uvs.reshape(-1, 3).astype(np.int64)),
-        vertex_albedo=_float32(_albedo(positions, faces, regions, names)),
+        vertex_albedo=_float32(_albedo(positions, faces, regions, names, renumbered[landmarks])),
         face_regions=torch.from_numpy(regions.reshape(-1).astype(np.int64)),
         region_names=names,
         identity_basis=_float32(basis[:, used] * METRES_PER_UNIT) if identities else None,
@@ -277,7 +280,9 @@ def _regions(surface: _Surface, vertices: int) -> tuple[np.ndarray, tuple[str, .
     return regions, names
 
 
-def _albedo(positions: np.ndarray, faces: np.ndarray, regions: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+def _albedo(
+    positions: np.ndarray, faces: np.ndarray, regions: np.ndarray, names: tuple[str, ...], landmarks: np.ndarray
+) -> np.ndarray:
     """`[V, 3]` plain colours; a vertex shared by regions has the colour of the one listed first (skin wins)."""
     albedo = np.tile(np.array(OTHER_ALBEDO), (len(positions), 1))
     for region in reversed(range(len(names))):
@@ -287,7 +292,35 @@ def _albedo(positions: np.ndarray, faces: np.ndarray, regions: np.ndarray, names
         for side in (eyes[positions[eyes, 0] > 0], eyes[positions[eyes, 0] <= 0]):
             if len(side):
                 _paint_iris(albedo, positions, side)
+    if "skin" in names:
+        skin = np.unique(faces[regions == names.index("skin")])
+        _paint_brows_and_lips(albedo, positions, skin, positions[landmarks])
     return albedo
+
+
+def _paint_brows_and_lips(albedo: np.ndarray, positions: np.ndarray, skin: np.ndarray, marks: np.ndarray) -> None:
+    """Brows along landmarks 17-26 and lips inside 48-59: without them a landmark network has little to go by."""
+    points = positions[skin]
+    for brow in (marks[17:22], marks[22:27]):
+        start, along = brow[:-1], np.diff(brow, axis=0)
+        share = ((points[:, None] - start) * along).sum(-1) / (along**2).sum(-1)
+        off = np.linalg.norm(points[:, None] - start - share.clip(0, 1)[..., None] * along, axis=-1).min(1)
+        cover = np.clip((BROW_RADIUS - off) / (0.4 * BROW_RADIUS), 0, 1)[:, None]
+        albedo[skin] += cover * (np.array(BROW_ALBEDO) - albedo[skin])
+    # The neutral faces +Z, so inside or outside is told in the frontal plane; what lies behind the lips is not lips.
+    ahead = points[:, 2] > marks[48:60, 2].min() - LIP_DEPTH
+    lips = skin[ahead & _inside(points[:, :2], marks[48:60, :2])]
+    albedo[lips] = LIP_ALBEDO
+
+
+def _inside(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
+    """Which points a polygon holds, by the even-odd rule."""
+    a, b = polygon, np.roll(polygon, -1, 0)
+    x, y = points[:, :1], points[:, 1:]
+    straddles = (a[:, 1] > y) != (b[:, 1] > y)
+    rise = np.where(a[:, 1] == b[:, 1], 1.0, b[:, 1] - a[:, 1])
+    crossing = a[:, 0] + (y - a[:, 1]) / rise * (b[:, 0] - a[:, 0])
+    return (straddles & (x < crossing)).sum(1) % 2 == 1
 
 
 def _paint_iris(albedo: np.ndarray, positions: np.ndarray, eyeball: np.ndarray) -> None:

@@ -91,7 +91,10 @@ class Compact:
         path = WEIGHTS if weights is None else Path(weights)
         self.network = CompactNetwork().eval().requires_grad_(False)
         _load(self.network, path)
-        self.network.to(device).to(memory_format=torch.channels_last)
+        self.network.to(device)
+        for parameter in self.network.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def __call__(self, crops: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b 68 64 64"]:
         """Heatmaps; differentiable in the crops."""

@@ -55,11 +55,13 @@ def local_soft_argmax(
     return (share[..., None] * positions).sum(-2)
 
 
-def heatmap_spread(heatmaps: Float[Tensor, "b l h w"], beta: float = 50.0, window: int = 13) -> Float[Tensor, "b l 2 2"]:
+def heatmap_spread(
+    heatmaps: Float[Tensor, "b l h w"], beta: float = 50.0, window: int = 13
+) -> Float[Tensor, "b l 2 2"]:
     """Covariance of the position that a heatmap describes, in heatmap pixels squared.
 
-    The heatmap is read as logits, `softmax(beta H)` over `window` x `window` pixels about the peak: narrow where the network is
-    sure, long along an edge (a jaw line) that it cannot tell positions along. Not differentiated.
+    The heatmap is read as logits, `softmax(beta H)` over `window` x `window` pixels about the peak: narrow where the
+    network is sure, long along an edge (a jaw line) that it cannot tell positions along. Not differentiated.
 
     Raises:
         ValueError: an even or non-positive window.

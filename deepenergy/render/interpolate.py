@@ -49,7 +49,7 @@ def surface_points(
 
     Under `torch.no_grad` those of the visibility are taken as they are.
     """
-    batch_size, height, width = fragments.face_index.shape
+    _, height, width = fragments.face_index.shape
     flat = fragments.face_index.reshape(-1)
     where = (flat >= 0).nonzero().squeeze(1)
     face = flat[where]

@@ -1,8 +1,8 @@
 """The nine SH coefficients a channel that make renders as bright as the plates (paper, section 3: the precomputation).
 
-With albedo and geometry held, radiance is linear in the coefficients: `plate = albedo * basis(normal) @ light`, so the light
-of a shot is one linear least-squares problem over the skin pixels of a few frames, reweighted against speculars, shadows
-and occluders.
+With albedo and geometry held, radiance is linear in the coefficients: `plate = albedo * basis(normal) @ light`, so the
+light of a shot is one linear least-squares problem over the skin pixels of a few frames, reweighted against speculars,
+shadows and occluders.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ class Renderer:
 
     Args:
         rig: the rig; albedo from its texture, else its vertex albedo, else a grey-pink skin.
+        occlusion: `[V]` share of the light that reaches each vertex (see `ambient_occlusion`); all of it when None.
         light: `[9, 3]` or `[B, 9, 3]` SH coefficients in world axes; a soft frontal key when None.
         background: `[3]` sRGB colour behind the head.
         supersample: samples per pixel side, box-filtered in linear light.
@@ -51,6 +52,7 @@ class Renderer:
     """
 
     rig: Rig
+    occlusion: Tensor | None = None
     light: Tensor | None = None
     background: tuple[float, float, float] = (0.35, 0.35, 0.35)
     supersample: int = 2
@@ -93,6 +95,9 @@ class Renderer:
 
     def _albedo(self, surface: Surface) -> Tensor:
         rig = self.rig
+        if self.occlusion is not None:
+            shadow = surface.interpolate(self.occlusion[:, None].to(surface.where.device))
+            return replace(self, occlusion=None)._albedo(surface) * shadow
         if rig.texture is not None and rig.uvs is not None and rig.uv_faces is not None:
             uv = rig.uvs.to(surface.barycentrics)[rig.uv_faces[surface.face]]
             return sample_texture(rig.texture, (uv * surface.barycentrics[..., None]).sum(1))

@@ -4,8 +4,9 @@
 
 for S independent problems at once. At an accepted point the variables at a bound whose gradient pushes outwards are
 held (active set); the others take the step of `(J^T J + mu D) s = -J^T r`, D the largest diagonal of `J^T J` seen so
-far (More 1978), clipped to the bounds. `mu` follows the gain ratio (Nielsen 1999): it shrinks as the model proves right and
-doubles, ever faster, at each rejection. A finished problem no longer moves, a rejected step leaves its problem as it was.
+far (More 1978), clipped to the bounds. `mu` follows the gain ratio (Nielsen 1999): it shrinks as the model proves right
+and doubles, ever faster, at each rejection. A finished problem no longer moves, a rejected step leaves its problem as
+it was.
 """
 
 from __future__ import annotations
@@ -143,4 +144,3 @@ def _step(
         retry = matrix + 1e-9 * torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
         factor = torch.where((failed > 0)[:, None, None], torch.linalg.cholesky_ex(retry)[0], factor)
     return torch.cholesky_solve(right[..., None], factor).squeeze(-1) / root * keep
-
