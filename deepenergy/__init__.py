@@ -1,6 +1,6 @@
 """deepenergy: offline facial performance solver by differentiable analysis-by-synthesis."""
 
-from deepenergy import io as io  # its import registers the readers and writers
+from deepenergy import io as _io  # noqa: F401 - its import registers the readers and writers
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
 from deepenergy.params import Parameters
@@ -8,11 +8,10 @@ from deepenergy.plates import PlateError, Plates
 from deepenergy.rig import Jaw, Rig
 from deepenergy.solver import Solver, fit_sequence
 from deepenergy.solver_config import SolverConfig
-from deepenergy.stages import DEFAULT_STAGES, Stage
+from deepenergy.stages import Stage
 from deepenergy.track import Track
 
 __all__ = [
-    "DEFAULT_STAGES",
     "Camera",
     "InputError",
     "Jaw",

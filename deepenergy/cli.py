@@ -138,7 +138,12 @@ def solve(
     folder = described.output_folder if output is None else output
     folder.mkdir(parents=True, exist_ok=True)
     with _progress_bar() as progress:
-        track = Solver(config).fit_sequence(plates, rig, cameras, progress=progress)
+        solver = Solver(config)
+        if rig.identity_basis is not None:
+            # The rig of anybody becomes the actor's first, and is kept: the track belongs to it.
+            rig = solver.fit_identity(plates, rig, cameras, progress=progress)
+            rig.save(folder / "rig.npz")
+        track = solver.fit_sequence(plates, rig, cameras, progress=progress)
         write_report(folder, track, rig, plates, cameras, progress=progress)
     typer.echo(summary(track))
     typer.echo(f"written to {folder}")
