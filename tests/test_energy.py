@@ -35,10 +35,9 @@ def random_state(rig: Rig, count: int, seed: int) -> Parameters:
 
 def energy_of(rig: Rig, base: Parameters, truth: Parameters, cameras: tuple[Camera, ...] = CAMERAS) -> LandmarkEnergy:
     shape = (len(base), len(cameras), 68)
-    blank = LandmarkEnergy(
-        rig, cameras, torch.zeros(*shape, 2, dtype=F64), torch.ones(shape, dtype=F64), torch.zeros(*shape, 2, dtype=F64),
-        torch.full(shape[:2], 0.7, dtype=F64), base,
-    )  # fmt: skip
+    zeros = torch.zeros(*shape, 2, dtype=F64)
+    scale = torch.full(shape[:2], 0.7, dtype=F64)
+    blank = LandmarkEnergy(rig, cameras, zeros, torch.ones(shape, dtype=F64), zeros, scale, base)
     return replace(blank, targets=blank.points(truth))
 
 

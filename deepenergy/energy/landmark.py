@@ -1,7 +1,7 @@
 """The landmark energy E1 (paper, equation 2 and section 8.1), the edge-preserving E2, and L2 on the controls.
 
-With `N*` the network on the plate and `N(p)` the network on the render, the residual is `N(p) - N*`. Between renders `N`
-is modelled as the projected landmark points of the rig plus an offset,
+With `N*` the network on the plate and `N(p)` the network on the render, the residual is `N(p) - N*`. Between
+renders `N` is modelled as the projected landmark points of the rig plus an offset,
 
     N(p) ~ project(landmarks(p)) + offset,    offset = N(p0) - project(landmarks(p0)),
 
