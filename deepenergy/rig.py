@@ -239,8 +239,8 @@ class Rig:
     ) -> Float[Tensor, "b v 3"]:
         """`x(w)` in object space (metres), in the weights' dtype."""
         shapes = self.blendshapes.to(weights)
-        moved = weights @ shapes.reshape(shapes.shape[0], -1)
-        local = self.neutral.to(weights) + moved.reshape(weights.shape[0], -1, 3)
+        moved = weights @ shapes.flatten(1)
+        local = self.neutral.to(weights) + moved.unflatten(1, (-1, 3))
         if self.jaw is None or jaw is None:
             return local
         pivot, skin = self.jaw.pivot.to(weights), self.jaw.skin_weights.to(weights)
