@@ -59,7 +59,7 @@ def solver() -> Solver:
 def test_the_built_in_head_comes_back(rig: Rig, solver: Solver) -> None:
     truth, camera = posed(rig, YAWS), camera_on(rig, 0.1, "main")
     stages: list[str] = []
-    track = solver.fit_sequence(film(rig, truth, camera), rig, camera, progress=lambda name, done, total: stages.append(name))
+    track = solver.fit_sequence(film(rig, truth, camera), rig, camera, progress=lambda name, *_: stages.append(name))
     assert track.status.tolist() == ["solved"] * 3
     assert float(rotation_angle(torch.from_numpy(track.rotation), truth.rotation).max()) < np.radians(3)
     across = (torch.from_numpy(track.translation) - truth.translation) @ camera.world_to_camera[:3, :3].T

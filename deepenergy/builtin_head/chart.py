@@ -7,11 +7,13 @@ On the unit sphere of longitude and latitude the chart has no seam, so that the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 CROWN, NECK = 130.4, -185.0
 _LATITUDE_SCALE = CROWN / (np.pi / 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from deepenergy.builtin_head.expressions import Skin
 from deepenergy.builtin_head.identity import Identity
 from deepenergy.builtin_head.layout import BAG_RINGS, Layout
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 # How much of the lips' motion the rings of the mouth's inside follow.
 _BAG_FOLLOWS = np.array([0.97, 0.8, 0.45, 0.15, 0.0, 0.0])

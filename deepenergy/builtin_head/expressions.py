@@ -1,13 +1,14 @@
 """The expressions of the skin, in ARKit's vocabulary: how far each one slides the skin, and the lids.
 
-A field gives, for every skin vertex, a slide (dp, dq) along the face and a push dz out of it, millimetres. Nose and lips
-ride on the sliding skin. Left is the subject's left, +X.
+A field gives, for every skin vertex, a slide (dp, dq) along the face and a push dz out of it, millimetres. Nose and
+lips ride on the sliding skin. Left is the subject's left, +X.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from deepenergy.builtin_head import chart
 from deepenergy.builtin_head.shape import bump, smoothstep
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

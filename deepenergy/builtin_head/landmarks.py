@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from deepenergy.builtin_head import chart
 from deepenergy.builtin_head.layout import layout
 from deepenergy.builtin_head.topology import EYE_COUNT, LIP_BORDER, MOUTH_COUNT
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 # (longitude in degrees, q) of the left jaw line from the ear to the chin; (p, q) of the left brow from the inner end.
 _JAW = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from deepenergy.builtin_head import chart, parts
 from deepenergy.builtin_head.topology import LIP_BORDER, Topology, topology
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Indices = NDArray[np.int64]
 
 REGIONS = ("skin", "lips", "brows", "hair", "eyes", "teeth", "mouth")

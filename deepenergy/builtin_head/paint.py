@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from deepenergy.builtin_head.identity import Palette
 from deepenergy.builtin_head.layout import Layout, brow_edges, hairline
 from deepenergy.builtin_head.shape import bump, smoothstep
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 def wavy_noise(points: Array, wavelength: float, seed: int, terms: int = 9) -> Array:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepenergy.builtin_head import shape
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Indices = NDArray[np.int64]
 
 TEETH_FRONT = 90.5

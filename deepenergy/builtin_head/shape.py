@@ -6,6 +6,8 @@ lips, which ride along. Millimetres; the origin is between the ears at the heigh
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline, PchipInterpolator
@@ -13,7 +15,7 @@ from scipy.interpolate import CubicSpline, PchipInterpolator
 from deepenergy.builtin_head import chart
 from deepenergy.builtin_head.identity import Identity
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 EYE_CENTRE = np.array([31.5, 0.0, 72.0])
 EYE_RADIUS = 13.0

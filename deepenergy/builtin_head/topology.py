@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull, cKDTree
+from scipy.spatial import ConvexHull, KDTree
 
 from deepenergy.builtin_head import chart, shape
 from deepenergy.builtin_head.identity import Identity
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Indices = NDArray[np.int64]
 
 EYE_COUNT = 36
@@ -100,7 +101,7 @@ def _lip_quarter(index: int, upper: bool) -> Array:
 
 
 def _fixed_points() -> tuple[Array, list[NDArray[np.int64]], Indices]:
-    """Ring points of the left half as (lon, q); indices of the eye rings; of the lip quarters [ring, upper/lower, n]."""
+    """Ring points of the left half as (lon, q); indices of the eye rings; of the lip quarters [ring, side, n]."""
     points: list[Array] = []
     eye_rings = []
     for spread in _EYE_SPREADS:
@@ -162,7 +163,7 @@ def _spread_points(fixed: Array) -> Array:
     lips = np.hypot(p / (chart.MOUTH_X + 9), (q - line) / np.where(q > line, 15.5, 17.0)) < 1
     lips &= np.abs(lon) < 1.2
     free = ~inside_eye & ~lips & (points[:, 0] > 0.7 * radius) & (q > chart.NECK + 4)
-    tree = cKDTree(points)
+    tree = KDTree(points)
     held = skin_points(fixed[:, 0], fixed[:, 1], person)
     for near in tree.query_ball_point(held, 0.75 * _spacing(held, fixed[:, 0], fixed[:, 1])):
         free[near] = False
@@ -265,4 +266,4 @@ def _in_opening(faces: Indices, eye_margin: Indices, quarters: Indices, points: 
     eye = np.isin(faces, eye_margin).all(1)
     mouth = np.isin(faces, quarters[0]).all(1)
     neck = (points[faces][..., 1] <= chart.NECK + 1e-6).all(1)
-    return eye | mouth | neck
+    return np.asarray(eye | mouth | neck)
