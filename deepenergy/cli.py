@@ -6,6 +6,7 @@ Wrong input is told in one line on stderr with exit code 2 and no traceback; an 
 from __future__ import annotations
 
 import errno
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 WRONG_INPUT = 2
 INTERRUPTED = 130
+# How every `PlateError` begins.
+_UNREAD = r"plates '.*' (have no )?frame \d+"
 
 
 class _Group(TyperGroup):
@@ -150,6 +153,21 @@ def solve(
     if not track.usable.any():
         typer.echo(f"error: no frame of {len(track)} could be solved; the reasons are above", err=True)
         raise typer.Exit(1)
+    unread = unread_frames(track)
+    if unread:
+        from fileseq import framesToFrameRange
+
+        typer.echo(
+            f"error: plates: found frames {framesToFrameRange(unread)} missing or unreadable; expected every frame of "
+            "the range; the others were solved and written, so export these again and solve them with --frames",
+            err=True,
+        )
+        raise typer.Exit(WRONG_INPUT)
+
+
+def unread_frames(track: Track) -> list[int]:
+    """Frames that failed because a plate is missing or damaged (and not because of what it shows)."""
+    return [int(n) for n, why in zip(track.frames, track.reason, strict=True) if re.search(_UNREAD, str(why))]
 
 
 def summary(track: Track) -> str:

@@ -27,7 +27,9 @@ def state_of(rig: Rig, jaw: float = 0.0, yaw: float = 0.0, **weights: float) -> 
         row[0, rig.weight_names.index(name)] = value
     joint = torch.zeros(1, 6)
     joint[0, 0] = jaw
-    return Parameters(euler_to_matrix(torch.tensor([[0.0, float(np.radians(yaw)), 0.0]])), torch.zeros(1, 3), joint, row)
+    return Parameters(
+        euler_to_matrix(torch.tensor([[0.0, float(np.radians(yaw)), 0.0]])), torch.zeros(1, 3), joint, row
+    )
 
 
 def marks(rig: Rig, **changes: float) -> torch.Tensor:
@@ -55,7 +57,9 @@ def test_landmarks_are_where_ibug_has_them(rig: Rig) -> None:
         assert float((points[right] - mirrored).norm()) < 0.006
     assert bool((points[0:8, 1].diff() < 0).all()) and bool((points[9:17, 1].diff() > 0).all())
     assert bool((points[27:31, 1].diff() < 0).all())
-    assert float(points[19, 1]) > float(points[37, 1]) > float(points[33, 1]) > float(points[51, 1]) > float(points[57, 1])
+    assert (
+        float(points[19, 1]) > float(points[37, 1]) > float(points[33, 1]) > float(points[51, 1]) > float(points[57, 1])
+    )
     assert float(points[57, 1]) > float(points[8, 1])
     assert int(points[:, 2].argmax()) in (29, 30)
 

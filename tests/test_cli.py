@@ -345,7 +345,10 @@ def test_holes_and_truncated_plates_do_not_stop_a_shot(demo_folder: Path, tmp_pa
         (tmp_path / name).write_bytes((demo_folder / name).read_bytes())
     (tmp_path / "shot.toml").write_text(text)
     code, stdout, stderr = run("solve", tmp_path / "shot.toml", "--frames", "1001-1006")
-    assert code == 0, stdout + stderr
+    # The shot is solved, and the caller is told that its input was not whole.
+    assert code == 2, stdout + stderr
+    assert "found frames 1002,1004 missing or unreadable" in stderr
+    assert "Traceback" not in stderr
     track = Track.load(tmp_path / "out" / "track.npz")
     assert track.frames.tolist() == list(range(1001, 1007))
     bad = {int(frame) for frame in track.frames[track.status != "solved"]}
