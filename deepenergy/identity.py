@@ -103,7 +103,7 @@ def _solve(observed: Observations, rows: Tensor, rig: Rig, cameras: tuple[Camera
             state = replace(
                 Parameters.identity(len(rows), len(small.weight_names)), rotation=rotation, translation=translation
             )
-        energy = LandmarkEnergy(person, cameras, targets, trust, torch.zeros_like(targets), scale, state, l2=4 * l2)
+        energy = LandmarkEnergy(person, cameras, targets, trust, torch.zeros_like(targets), scale, state, l2=16 * l2)
         base = torch.cat([state.jaw, state.weights], 1)
         room = torch.full_like(base[:, :6], torch.inf)
         low, high = torch.cat([-room, lower - base], 1), torch.cat([room, upper - base], 1)

@@ -17,7 +17,7 @@ class SolverConfig:
         network: "compact" (inside the package) or "fan" (3D-FAN of face-alignment, needs its file).
         network_weights: the network's weights file, where it is not the usual one.
         device: torch device of renders and networks.
-        l2: lambda on squared controls (section 8.2), with residuals in pixels of the 256x256 crop.
+        l2: lambda on squared controls (section 8.2), for pixels of a 512x512 face crop.
         box_smoothing: frames over which face boxes are smoothed, odd; 1 for none.
         max_gap: frames without a detection that are searched near their neighbours' faces.
         min_confidence: a frame whose mean landmark confidence is lower failed, in [0, 1].

@@ -9,7 +9,10 @@ exact at the last render `p0`; the offset is the network's own bias on this face
 on the plate. This is the `geometric` Jacobian: no derivative goes through network or pixels.
 
 Units: residuals are pixels of the landmark network's 256x256 crop, so that one weight means the same at every plate
-size. With `lambda = 1e2` on squared weights, a shape that moves ten landmarks by ten crop pixels shrinks by a tenth.
+size. The paper gives `lambda = 1e2` (section 8.2) without the pixels that it goes with; here it goes with pixels of a
+face crop of 512x512, so that in crop pixels `lambda w^2` counts a quarter. That is what statistics asks for: whitened
+landmark noise of about two against weights that spread by about 0.4. A shape that moves ten landmarks by ten crop pixels
+then shrinks by a fortieth.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from deepenergy.params import Parameters
 from deepenergy.rig import Rig
 
 CROP_PIXELS = 256.0
+# Lambda's pixels (of a 512x512 crop) in crop pixels.
+L2_UNIT = 0.5
 # Crop pixels: what no heatmap knows of its own error, and the noise that counts once.
 NOISE_FLOOR = 1.5
 PRECISION_UNIT = 4.0
@@ -119,10 +124,10 @@ class LandmarkEnergy:
             pair = torch.minimum(factor[:, 1:], factor[:, :-1])[..., None] * self.edge_weight
             rows.append(((difference[:, 1:] - difference[:, :-1]) * pair).reshape(-1))
         if self.l2:
-            rows.append(self.l2**0.5 * state.weights[0])
+            rows.append(L2_UNIT * self.l2**0.5 * state.weights[0])
             if self.rig.jaw is not None:
                 span = (self.rig.jaw.upper - self.rig.jaw.lower).to(step)
-                rows.append(self.l2**0.5 * state.jaw[0] / span)
+                rows.append(L2_UNIT * self.l2**0.5 * state.jaw[0] / span)
         if self.rigid_prior:
             # One degree and one per cent of a face's 0.2 m weigh alike.
             rows.append(self.rigid_prior * step[:3] * (180 / torch.pi))
