@@ -11,8 +11,8 @@ on the plate. This is the `geometric` Jacobian: no derivative goes through netwo
 Units: residuals are pixels of the landmark network's 256x256 crop, so that one weight means the same at every plate
 size. The paper gives `lambda = 1e2` (section 8.2) without the pixels that it goes with; here it goes with pixels of a
 face crop of 512x512, so that in crop pixels `lambda w^2` counts a quarter. That is what statistics asks for: whitened
-landmark noise of about two against weights that spread by about 0.4. A shape that moves ten landmarks by ten crop pixels
-then shrinks by a fortieth.
+landmark noise of about two against weights that spread by about 0.4. A shape that moves ten landmarks by ten crop
+pixels then shrinks by a fortieth.
 """
 
 from __future__ import annotations
