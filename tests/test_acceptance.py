@@ -1,0 +1,59 @@
+"""What the whole has to reach on plates that no part of it was made from: the ground-truth shot and real clips."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.network import ict_actor, nme_clips, nme_renders
+from deepenergy import Camera, Plates, Rig, Solver
+from deepenergy.evaluate import GroundTruth, evaluate
+from deepenergy.landmarks.compact import Compact
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_ground_truth_shot_by_one_camera(test_data: Path) -> None:
+    shot = test_data / "shots" / "ict_stereo"
+    rig = Rig.load(shot / "actor.glb", landmarks=shot / "landmarks.json")
+    camera = Camera.load(shot / "cameras.json", name="left")
+    plates = Plates.open(str(shot / "plates" / "left" / "ict_stereo.left.####.jpg"), name="left")
+    track = Solver().fit_sequence(plates, rig, camera)
+    found = evaluate(track, GroundTruth.load(shot / "ground_truth.npz"), rig, [camera])
+    assert int((track.status == "solved").sum()) >= 94
+    assert float(np.nanmedian(found.rotation_deg)) <= 1.5
+    assert float(np.nanmedian(found.inplane_mm)) <= 4
+    assert float(np.nanmedian(found.depth_mm)) <= 20
+    assert float(np.nanmedian(found.landmark_px)) <= 2.5
+
+
+def test_a_real_performance_with_the_rig_of_anybody(test_data: Path, tmp_path: Path) -> None:
+    with tarfile.open(test_data / "ict-facekit.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    plates = Plates.open(test_data / "clips" / "d18.mp4", frames="1-216x6", name="main")
+    camera = Camera.look_at(plates.width, plates.height, 900.0, (0.0, 0.0, 0.8), name="main")
+    solver = Solver()
+    person = solver.fit_identity(plates, Rig.load(tmp_path / "ict-facekit"), camera)
+    track = solver.fit_sequence(plates, person, camera)
+    assert track.frames.tolist() == list(plates.frames)
+    assert float((track.status == "solved").mean()) >= 0.95
+    # The inner lips of the rig follow those of the plate from closed to a scream.
+    marks = camera.project(torch.from_numpy(track.landmarks(person))).numpy()
+    rig_gap = np.linalg.norm(marks[:, 62] - marks[:, 66], axis=1)
+    seen = track.landmarks_px["main"]
+    plate_gap = np.linalg.norm(seen[:, 62] - seen[:, 66], axis=1)
+    assert plate_gap.max() > 60
+    assert np.corrcoef(rig_gap, plate_gap)[0, 1] > 0.97
+    assert np.abs(rig_gap - plate_gap).max() < 0.25 * plate_gap.max()
+
+
+def test_the_landmark_network_on_people_it_has_not_seen(test_data: Path) -> None:
+    network = Compact()
+    assert nme_clips(network, "compact", test_data / "clips", test_data / "labels").value <= 0.05
+    renders = nme_renders(network, "compact", ict_actor(test_data / "ict-facekit.tar.xz"))
+    assert renders.value <= 0.04
+    assert renders.context["mean"] <= 0.04
