@@ -138,10 +138,12 @@ class PeakMemory:
         if sys.platform == "linux":
             try:
                 Path("/proc/self/clear_refs").write_text("5")
-                self._reset = True
             except OSError:
                 # Not allowed in some containers; the mark then stands since the process began, and `scope` says so.
-                self._reset = False
+                return
+            # Some kernels take the write and leave the mark where it was.
+            mark, now = _status_mb("VmHWM"), _status_mb("VmRSS")
+            self._reset = mark is not None and now is not None and mark < 1.02 * now + 1
 
     @property
     def scope(self) -> str:
@@ -150,10 +152,15 @@ class PeakMemory:
 
     def mb(self) -> float:
         """The mark, in MB (10^6 bytes)."""
-        if self._reset:
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024 / 1e6
+        if (mark := _status_mb("VmHWM")) is not None:
+            return mark
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         # Kilobytes on Linux, bytes on macOS.
         return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _status_mb(name: str) -> float | None:
+    """A line of Linux's own account of this process; None where there is none."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{name}:")), None)

@@ -1,0 +1,230 @@
+"""Batched bounded nonlinear least squares by trust regions.
+
+    minimise  1/2 |r(x)|^2   subject to  lower <= x <= upper
+
+for S independent problems of the same size at once. The search here knows points, radii and bounds; how a step comes
+about within the radius is the descent's (dogleg.py, levenberg_marquardt.py). One iteration, for every problem alike:
+
+1. Where the last step was accepted: hold the parameters that their bound keeps (bounds.py), and factorise.
+2. The path within the radius, cut at the bounds, gives the step.
+3. Evaluate there. Accept where the cost falls by more than a trace of what the model promised; a cost or Jacobian that
+   is not finite is refused. A refused step changes nothing but the radius.
+4. Set the radius by the gain ratio (trust_region.py).
+
+Steps and radii are measured by `|D s|`, D the largest column lengths of the Jacobian met so far, which makes the method
+indifferent to the units of the parameters (More 1978). Problems that are finished keep their point bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from deepenergy.solve.bounds import active_set, cut, settle
+from deepenergy.solve.descent import Descent, Model
+from deepenergy.solve.dogleg import DogLeg
+from deepenergy.solve.jacobians import Problem
+from deepenergy.solve.kernels import Block, weighting
+from deepenergy.solve.levenberg_marquardt import LevenbergMarquardt
+from deepenergy.solve.point import Point, evaluate
+from deepenergy.solve.solution import History, Solution
+from deepenergy.solve.status import Status
+from deepenergy.solve.trust_region import LEAST_GAIN, first_radius, next_radius
+
+Method = Literal["dogleg", "lm"]
+_DESCENTS: dict[str, type[Descent]] = {"dogleg": DogLeg, "lm": LevenbergMarquardt}
+
+
+def minimise(
+    problem: Problem,
+    start: Float[Tensor, "s p"],
+    lower: Float[Tensor, "*s p"] | None = None,
+    upper: Float[Tensor, "*s p"] | None = None,
+    free: Bool[Tensor, "*s p"] | None = None,
+    *,
+    method: Method = "dogleg",
+    max_iterations: int = 100,
+    gradient_tolerance: float = 1e-10,
+    step_tolerance: float = 1e-10,
+    cost_tolerance: float = 1e-15,
+    radius: float | Float[Tensor, " s"] | None = None,
+    kernels: Sequence[Block] | None = None,
+    history: bool = False,
+) -> Solution:
+    """Minimise S problems from `start`.
+
+    Args:
+        problem: `x [S, P]` to (residuals `[S, R]`, Jacobian `[S, R, P]`); rows of different problems are independent.
+            See jacobians.py for the Jacobian of a residual.
+        start: `[S, P]`, best in float64; free parameters outside of their bounds are moved onto them.
+        lower, upper: bounds `[P]` or `[S, P]`; infinite, or None, where there is none; equal to fix a parameter.
+        free: `[P]` or `[S, P]`, parameters that may move; all when None. The others stay even outside of the bounds.
+        method: "dogleg" or "lm" (Levenberg-Marquardt).
+        max_iterations: steps tried, accepted or not.
+        gradient_tolerance: ends a problem at which the cosine of the angle between the residual and every column of the
+            Jacobian, bar those of parameters held by a bound, is no larger.
+        step_tolerance: ends a problem whose full step changes the parameters by a smaller share, in scaled units.
+        cost_tolerance: ends a problem whose step lowers the cost by a smaller share, as does the model's.
+        radius: first length that a step may have, in scaled units; chosen by the start when None.
+        kernels: robust kernels by blocks of residuals (kernels.py).
+        history: whether to keep cost and radius of each iteration.
+
+    Raises:
+        ValueError: shapes that disagree, bounds that cross or are NaN, an unknown method.
+    """
+    if method not in _DESCENTS:
+        raise ValueError(f"method: {method!r}: expected one of {sorted(_DESCENTS)}")
+    descent = _DESCENTS[method]()
+    x, low, high, held = _place(start, lower, upper, free)
+    bounded = bool((torch.isfinite(low) | torch.isfinite(high)).any())
+    weigher = cache(lambda count, device: weighting(kernels, count, device))
+    point = evaluate(problem, x, weigher)
+    seen = point.norms
+    scale = torch.where(seen > 0, seen, torch.ones_like(seen))
+    if radius is None:
+        radii = first_radius(torch.nan_to_num(x, 0, 0, 0), scale, point.residual)
+    else:
+        radii = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x)).clone()
+        if not bool((radii > 0).all()):
+            raise ValueError("radius: expected positive lengths")
+    status = torch.full((len(x),), int(Status.ITERATION_LIMIT), dtype=torch.int64, device=x.device)
+    status = torch.where(point.finite, status, int(Status.NOT_FINITE_START))
+    done = ~point.finite
+    iterations, evaluations = torch.zeros_like(status), torch.ones_like(status)
+    record: list[tuple[Tensor, ...]] = []
+    fresh = ~done
+    model: Model | None = None
+    active = held
+    initial = point.cost, radii
+    for _ in range(max_iterations):
+        active = torch.where(fresh[:, None], held | active_set(point.x, point.gradient, low, high), active)
+        flat = ~done & (_cosine(point, active) <= gradient_tolerance)
+        status, done = torch.where(flat, int(Status.GRADIENT), status), done | flat
+        if bool(done.all()):
+            break
+        model = _update(model, descent, point, scale, active, fresh & ~done)
+        path = descent.path(model, radii)
+        stay = done[:, None] | active
+        first, last = torch.where(stay, 0.0, path.first), torch.where(stay, 0.0, path.last)
+        step, slope, bend = _within(first, last, point, low, high) if bounded else (last, *_model_terms(point, last))
+        full = path.full & (step == last).all(1)
+        trial_x = point.x + step
+        if bounded:
+            trial_x = settle(trial_x, point.x, low, high)
+        trial_x = torch.where(step == 0, point.x, trial_x)
+        # A step that was stopped by a bound says nothing about how near the solution is.
+        met = (((trial_x == low) | (trial_x == high)) != ((point.x == low) | (point.x == high))).any(1)
+        trial = evaluate(problem, trial_x, weigher)
+        predicted = -(slope + bend).clamp_max(0)
+        floor = torch.finfo(x.dtype).eps * point.cost
+        decrease = point.cost - trial.cost
+        gain = torch.where(predicted > 0, decrease / torch.where(predicted > 0, predicted, 1.0), -torch.inf)
+        lower_cost = (decrease > 0) & (gain > LEAST_GAIN)
+        # Where the cost can no longer tell, the gradient can.
+        better = met | (_cosine(trial, active) < _cosine(point, active))
+        level = (decrease >= 0) & (predicted <= 64 * floor) & better
+        accepted = ~done & trial.finite & (lower_cost | level)
+        iterations, evaluations = iterations + (~done).long(), evaluations + (~done).long()
+        length = torch.linalg.vector_norm(step * scale, dim=1)
+        size = torch.linalg.vector_norm(scale * trial_x, dim=1) + torch.linalg.vector_norm(point.residual, dim=1)
+        short = length <= step_tolerance * size
+        ended = status
+        ended = torch.where(~accepted & (length <= 4 * torch.finfo(x.dtype).eps * size), int(Status.STALLED), ended)
+        small = accepted & ~met & (torch.maximum(decrease, predicted) <= cost_tolerance * point.cost) & (gain <= 2)
+        ended = torch.where(small, int(Status.COST), ended)
+        ended = torch.where(full & short, int(Status.STEP), ended)
+        ended = torch.where(~accepted & ~met & (predicted <= floor), int(Status.ROUNDING), ended)
+        moved = next_radius(radii, length, gain, slope, decrease, path.full)
+        radii = torch.where(done, radii, moved)
+        status = torch.where(done, status, ended)
+        done = done | (status != int(Status.ITERATION_LIMIT))
+        point = point.accept(trial, accepted)
+        seen = torch.where(accepted[:, None], torch.maximum(seen, trial.norms), seen)
+        scale = torch.where(seen > 0, seen, torch.ones_like(seen))
+        fresh = accepted
+        if history:
+            record.append((point.cost, radii, accepted, gain))
+    converged = torch.zeros_like(done)
+    for value in Status:
+        converged |= (status == int(value)) & value.converged
+    kept = _history(initial, record) if history else None
+    free_now = ~held & (low < high)
+    return Solution(
+        point.x, point.cost, status, converged, iterations, evaluations, point.raw, point.jacobian, free_now, kept
+    )
+
+
+def _place(
+    start: Tensor, lower: Tensor | None, upper: Tensor | None, free: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Start, bounds and mask of fixed parameters, all `[S, P]`."""
+    if start.dim() != 2 or not start.is_floating_point():
+        raise ValueError(f"start: {tuple(start.shape)} {start.dtype}: expected floating point [S, P]")
+    sides = []
+    for name, bound, none in (("lower", lower, -torch.inf), ("upper", upper, torch.inf)):
+        side = start.new_full((start.shape[1],), none) if bound is None else bound.to(start)
+        if side.shape not in (start.shape, start.shape[1:]):
+            raise ValueError(f"{name}: {tuple(side.shape)}: expected [P] or [S, P] of start, {tuple(start.shape)}")
+        sides.append(side.expand_as(start))
+    low, high = sides
+    if not bool((low <= high).all()):
+        raise ValueError("bounds: a lower bound above its upper bound, or NaN")
+    held = torch.zeros_like(start, dtype=torch.bool)
+    if free is not None:
+        if free.shape not in (start.shape, start.shape[1:]) or free.dtype != torch.bool:
+            raise ValueError(f"free: {tuple(free.shape)} {free.dtype}: expected bool [P] or [S, P]")
+        held = ~free.to(start.device).expand_as(start)
+    inside = torch.minimum(torch.maximum(start.detach(), low), high)
+    return torch.where(held, start.detach(), inside), low, high, held
+
+
+def _update(model: Model | None, descent: Descent, point: Point, scale: Tensor, active: Tensor, fresh: Tensor) -> Model:
+    """The models of the problems that moved, made anew; the others as they are."""
+    if model is None or bool(fresh.all()):
+        return descent.model(point, scale, active)
+    if not bool(fresh.any()):
+        return model
+    rows = torch.nonzero(fresh).squeeze(1)
+    made = descent.model(point.rows(rows), scale[rows], active[rows])
+    return model.replace_rows(rows, made)
+
+
+def _within(first: Tensor, last: Tensor, point: Point, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The path cut at the bounds, or one of its ends put back onto them: the lowest in the model, and its terms."""
+    # Rounding, or a fixed parameter outside of its bounds, must not make the box exclude 0.
+    below, above = (low - point.x).clamp_max(0), (high - point.x).clamp_min(0)
+    pushed = (torch.minimum(torch.maximum(end, below), above) for end in (last, first))
+    steps = torch.stack([cut(first, last, below, above), *pushed], 2)
+    slope, bend = _model_terms(point, steps)
+    best = (slope + bend).argmin(1, keepdim=True)
+    step = steps.take_along_dim(best[:, None, :], 2).squeeze(2)
+    return step, slope.take_along_dim(best, 1).squeeze(1), bend.take_along_dim(best, 1).squeeze(1)
+
+
+def _model_terms(point: Point, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear and quadratic term of the model's change, `g s` and `|J s|^2 / 2`; steps `[S, P]` or `[S, P, K]`."""
+    change = point.jacobian @ (step[:, :, None] if step.dim() == 2 else step)
+    gradient = point.gradient if step.dim() == 2 else point.gradient[:, :, None]
+    bend = 0.5 * change.square().sum(1)
+    return (gradient * step).sum(1), bend.squeeze(1) if step.dim() == 2 else bend
+
+
+def _cosine(point: Point, active: Tensor) -> Tensor:
+    """The largest cosine between the residual and a column that is not active."""
+    below = point.norms * torch.linalg.vector_norm(point.residual, dim=1)[:, None]
+    cosine = point.gradient.abs() / torch.where(below > 0, below, torch.ones_like(below))
+    return torch.where(active | (below <= 0), torch.zeros_like(cosine), cosine).amax(1)
+
+
+def _history(initial: tuple[Tensor, Tensor], record: list[tuple[Tensor, ...]]) -> History:
+    cost = torch.stack([initial[0], *(entry[0] for entry in record)], 1)
+    radius = torch.stack([initial[1], *(entry[1] for entry in record)], 1)
+    if not record:
+        nothing = cost[:, :0]
+        return History(cost, radius, nothing.bool(), nothing)
+    return History(cost, radius, torch.stack([e[2] for e in record], 1), torch.stack([e[3] for e in record], 1))
