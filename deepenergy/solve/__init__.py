@@ -1,7 +1,13 @@
 """Batched, bounded, robust nonlinear least squares. Knows nothing about faces, imports nothing but torch."""
 
 from deepenergy.solve.covariance import Covariance, covariance
-from deepenergy.solve.jacobians import Problem, difference_jacobian, forward_jacobian, reverse_jacobian
+from deepenergy.solve.jacobians import (
+    DivisibleProblem,
+    Problem,
+    difference_jacobian,
+    forward_jacobian,
+    reverse_jacobian,
+)
 from deepenergy.solve.kernels import Block, Cauchy, GemanMcClure, Huber, Kernel, Welsch
 from deepenergy.solve.minimise import minimise
 from deepenergy.solve.solution import History, Solution
@@ -11,6 +17,7 @@ __all__ = [
     "Block",
     "Cauchy",
     "Covariance",
+    "DivisibleProblem",
     "GemanMcClure",
     "History",
     "Huber",

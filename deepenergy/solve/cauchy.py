@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deepenergy.solve.point import Point
 
 
-def cauchy_point(point: Point, scale: Float[Tensor, "s p"], free: Float[Tensor, "s p"]) -> Float[Tensor, "s p"]:
+def cauchy_point(
+    point: Point, scale: Float[Tensor, "s p"], free: Float[Tensor, "s p"], easy: Bool[Tensor, " s"]
+) -> Float[Tensor, "s p"]:
     """`-t D^-2 g` with the `t` that the model likes best, over the parameters where `free` is 1."""
     scaled = point.gradient / scale * free
     # A direction of length 1, so that its square neither overflows nor vanishes.
     length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
     way = scaled / torch.where(length > 0, length, torch.ones_like(length)) / scale
-    slope = torch.linalg.vector_norm((point.jacobian @ way[:, :, None]).squeeze(2), dim=1, keepdim=True)
+    slope = point.stretch(way[:, :, None], easy).sqrt()
     falls = slope > 0
     far = torch.where(falls, length / torch.where(falls, slope, torch.ones_like(slope)).square(), slope)
     return -far * way

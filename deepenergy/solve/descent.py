@@ -15,7 +15,16 @@ ModelT = TypeVar("ModelT", bound="Model")
 
 @dataclass
 class Model:
-    """Tensors with one row per problem. Made at an accepted point, used for every radius tried from there."""
+    """Tensors with one row per problem. Made at an accepted point, used for every radius tried from there.
+
+    `easy` says where products with `J^T J` are as good as those with J.
+    """
+
+    easy: Bool[Tensor, " s"]
+
+    def rows(self: ModelT, rows: Int[Tensor, " n"]) -> ModelT:
+        """The models of some problems."""
+        return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def replace_rows(self: ModelT, rows: Int[Tensor, " n"], other: ModelT) -> ModelT:
         """The model with the rows of `other` in the place of its own."""

@@ -45,11 +45,11 @@ class DogLeg:
     ) -> DogLegModel:
         """Factorise once at an accepted point."""
         free = (~active).to(scale)
-        cauchy = cauchy_point(point, scale, free)
-        newton = gauss_newton(point.jacobian, point.residual, point.gradient, point.normal, free)
+        newton, easy = gauss_newton(point.jacobian, point.residual, point.gradient, point.normal, free)
+        cauchy = cauchy_point(point, scale, free, easy)
         # A Gauss-Newton step beyond the number range is no step.
         newton = torch.where(torch.isfinite(newton).all(1, keepdim=True), newton, cauchy)
-        return DogLegModel(cauchy, newton, scale)
+        return DogLegModel(easy, cauchy, newton, scale)
 
     def path(self, model: Model, radius: Float[Tensor, " s"]) -> Path:
         """The way down within the radius."""

@@ -12,14 +12,27 @@ parameter (or back from the same residual) is S derivatives at once:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Residual = Callable[[Tensor], Tensor]
 Problem = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@runtime_checkable
+class DivisibleProblem(Protocol):
+    """A problem that can give some of its problems alone."""
+
+    def __call__(self, x: Float[Tensor, "s p"], /) -> tuple[Float[Tensor, "s r"], Float[Tensor, "s r p"]]:
+        """Residuals and Jacobians at `x`."""
+        ...
+
+    def take(self, rows: Int[Tensor, " n"]) -> DivisibleProblem:
+        """The problems of these rows."""
+        ...
 
 
 def reverse_jacobian(residual: Residual, chunk_size: int | None = None) -> Problem:

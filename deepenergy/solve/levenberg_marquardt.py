@@ -50,8 +50,9 @@ class LevenbergMarquardt:
         values = torch.where(values > least, values, torch.zeros_like(values))
         # Rounding would move active parameters by a trace.
         basis = torch.where(active[:, :, None], 0.0, vt.mT)
-        cauchy = cauchy_point(point, scale, (~active).to(scale))
-        return LevenbergMarquardtModel(values, basis, turned, cauchy, scale)
+        easy = torch.zeros_like(point.finite)
+        cauchy = cauchy_point(point, scale, (~active).to(scale), easy)
+        return LevenbergMarquardtModel(easy, values, basis, turned, cauchy, scale)
 
     def path(self, model: Model, radius: Float[Tensor, " s"]) -> Path:
         """To the damped step by way of the Cauchy point, which is what is left of it where a bound is in the way."""

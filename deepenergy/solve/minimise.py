@@ -18,26 +18,31 @@ indifferent to the units of the parameters (More 1978). Problems that are finish
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deepenergy.solve.bounds import active_set, cut, settle
 from deepenergy.solve.descent import Descent, Model
 from deepenergy.solve.dogleg import DogLeg
-from deepenergy.solve.jacobians import Problem
+from deepenergy.solve.jacobians import DivisibleProblem, Problem
 from deepenergy.solve.kernels import Block, weighting
 from deepenergy.solve.levenberg_marquardt import LevenbergMarquardt
-from deepenergy.solve.point import Point, evaluate
+from deepenergy.solve.point import Point, Weigher, evaluate
 from deepenergy.solve.solution import History, Solution
 from deepenergy.solve.status import Status
 from deepenergy.solve.trust_region import LEAST_GAIN, first_radius, next_radius
 
 Method = Literal["dogleg", "lm"]
 _DESCENTS: dict[str, type[Descent]] = {"dogleg": DogLeg, "lm": LevenbergMarquardt}
+# Of Jacobians: what a processor's own cache holds beside its other work.
+_PART_BYTES = 6_000_000
+# Share of finished problems at which they are left out of the evaluation.
+_FINISHED_SHARE = 0.25
 
 
 def minimise(
@@ -60,7 +65,8 @@ def minimise(
 
     Args:
         problem: `x [S, P]` to (residuals `[S, R]`, Jacobian `[S, R, P]`); rows of different problems are independent.
-            See jacobians.py for the Jacobian of a residual.
+            See jacobians.py for the Jacobian of a residual. With a method `take(rows)` (`DivisibleProblem`) large
+            batches are solved in parts, and finished problems are no longer evaluated.
         start: `[S, P]`, best in float64; free parameters outside of their bounds are moved onto them.
         lower, upper: bounds `[P]` or `[S, P]`; infinite, or None, where there is none; equal to fix a parameter.
         free: `[P]` or `[S, P]`, parameters that may move; all when None. The others stay even outside of the bounds.
@@ -79,84 +85,208 @@ def minimise(
     """
     if method not in _DESCENTS:
         raise ValueError(f"method: {method!r}: expected one of {sorted(_DESCENTS)}")
-    descent = _DESCENTS[method]()
+    options = _Options(
+        _DESCENTS[method](), max_iterations, gradient_tolerance, step_tolerance, cost_tolerance, history,
+        cache(lambda count, device: weighting(kernels, count, device)),
+    )  # fmt: skip
     x, low, high, held = _place(start, lower, upper, free)
-    bounded = bool((torch.isfinite(low) | torch.isfinite(high)).any())
-    weigher = cache(lambda count, device: weighting(kernels, count, device))
-    point = evaluate(problem, x, weigher)
-    seen = point.norms
-    scale = torch.where(seen > 0, seen, torch.ones_like(seen))
-    if radius is None:
-        radii = first_radius(torch.nan_to_num(x, 0, 0, 0), scale, point.residual)
-    else:
+    radii = None
+    if radius is not None:
         radii = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x)).clone()
         if not bool((radii > 0).all()):
             raise ValueError("radius: expected positive lengths")
+    if not isinstance(problem, DivisibleProblem) or history or len(x) < 2:
+        return _solution(*_search(problem, _begin(problem, x, low, high, held, radii, options), options))
+    # The Jacobians of a part stay in the processor's cache, and no part waits for the slowest problem of another.
+    rows = torch.arange(len(x), device=x.device)
+    parts = []
+    for part in rows.split(_part_size(problem, x)):
+        some = problem.take(part)
+        its_radii = None if radii is None else radii[part]
+        begun = _begin(some, x[part], low[part], high[part], held[part], its_radii, options)
+        parts.append(_search_dividing(some, begun, options))
+    return _solution(_Search.join(parts), [])
+
+
+@dataclass
+class _Options:
+    """The arguments of a search that are the same for every problem."""
+
+    descent: Descent
+    max_iterations: int
+    gradient_tolerance: float
+    step_tolerance: float
+    cost_tolerance: float
+    history: bool
+    weigher: Weigher
+
+
+@dataclass
+class _Search:
+    """Where the problems are; one row each."""
+
+    point: Point
+    low: Tensor
+    high: Tensor
+    held: Tensor
+    active: Tensor
+    seen: Tensor
+    radii: Tensor
+    status: Tensor
+    iterations: Tensor
+    evaluations: Tensor
+    fresh: Tensor
+    model: Model | None = None
+
+    @property
+    def done(self) -> Bool[Tensor, " s"]:
+        """Problems that have ended."""
+        return self.status != int(Status.ITERATION_LIMIT)
+
+    @property
+    def scale(self) -> Float[Tensor, "s p"]:
+        """What lengths are measured in."""
+        return torch.where(self.seen > 0, self.seen, torch.ones_like(self.seen))
+
+    def rows(self, rows: Int[Tensor, " n"]) -> _Search:
+        """Some of the problems."""
+        whole = ("point", "model")
+        kept: dict[str, Any] = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in whole}
+        return _Search(self.point.rows(rows), **kept, model=None if self.model is None else self.model.rows(rows))
+
+    @staticmethod
+    def join(parts: Sequence[_Search]) -> _Search:
+        """Several searches as one, without their models."""
+        if len(parts) == 1:
+            return parts[0]
+        names = [f.name for f in fields(_Search) if f.name not in ("point", "model")]
+        joined: dict[str, Any] = {name: torch.cat([getattr(p, name) for p in parts]) for name in names}
+        point = Point(**{f.name: torch.cat([getattr(p.point, f.name) for p in parts]) for f in fields(Point)})
+        return _Search(point, **joined)
+
+
+def _part_size(problem: DivisibleProblem, x: Tensor) -> int:
+    """How many problems make a part."""
+    one = torch.zeros(1, dtype=torch.int64, device=x.device)
+    residuals = problem.take(one)(x[:1])[0].shape[1]
+    return max(1, _PART_BYTES // max(1, residuals * x.shape[1] * x.element_size()))
+
+
+def _begin(
+    problem: Problem, x: Tensor, low: Tensor, high: Tensor, held: Tensor, radii: Tensor | None, options: _Options
+) -> _Search:
+    """The search at its start."""
+    point = evaluate(problem, x, options.weigher)
     status = torch.full((len(x),), int(Status.ITERATION_LIMIT), dtype=torch.int64, device=x.device)
     status = torch.where(point.finite, status, int(Status.NOT_FINITE_START))
-    done = ~point.finite
-    iterations, evaluations = torch.zeros_like(status), torch.ones_like(status)
-    record: list[tuple[Tensor, ...]] = []
-    fresh = ~done
-    model: Model | None = None
-    active = held
-    initial = point.cost, radii
-    for _ in range(max_iterations):
-        active = torch.where(fresh[:, None], held | active_set(point.x, point.gradient, low, high), active)
-        flat = ~done & (_cosine(point, active) <= gradient_tolerance)
-        status, done = torch.where(flat, int(Status.GRADIENT), status), done | flat
-        if bool(done.all()):
+    none = torch.zeros_like(status)
+    search = _Search(point, low, high, held, held, point.norms, none, status, none, none + 1, point.finite)
+    if radii is None:
+        radii = first_radius(torch.nan_to_num(x, 0, 0, 0), search.scale, point.residual)
+    return replace(search, radii=radii)
+
+
+def _search(problem: Problem, search: _Search, options: _Options) -> tuple[_Search, list[tuple[Tensor, ...]]]:
+    """All problems to their end, and what was tried if asked for."""
+    record: list[tuple[Tensor, ...]] = [(search.point.cost, search.radii)] if options.history else []
+    for _ in range(options.max_iterations):
+        search, tried = _iterate(problem, search, options)
+        if tried is None:
             break
-        model = _update(model, descent, point, scale, active, fresh & ~done)
-        path = descent.path(model, radii)
-        stay = done[:, None] | active
-        first, last = torch.where(stay, 0.0, path.first), torch.where(stay, 0.0, path.last)
-        step, slope, bend = _within(first, last, point, low, high) if bounded else (last, *_model_terms(point, last))
-        full = path.full & (step == last).all(1)
-        trial_x = point.x + step
-        if bounded:
-            trial_x = settle(trial_x, point.x, low, high)
-        trial_x = torch.where(step == 0, point.x, trial_x)
-        # A step that was stopped by a bound says nothing about how near the solution is.
-        met = (((trial_x == low) | (trial_x == high)) != ((point.x == low) | (point.x == high))).any(1)
-        trial = evaluate(problem, trial_x, weigher)
-        predicted = -(slope + bend).clamp_max(0)
-        floor = torch.finfo(x.dtype).eps * point.cost
-        decrease = point.cost - trial.cost
-        gain = torch.where(predicted > 0, decrease / torch.where(predicted > 0, predicted, 1.0), -torch.inf)
-        lower_cost = (decrease > 0) & (gain > LEAST_GAIN)
-        # Where the cost can no longer tell, the gradient can.
-        better = met | (_cosine(trial, active) < _cosine(point, active))
-        level = (decrease >= 0) & (predicted <= 64 * floor) & better
-        accepted = ~done & trial.finite & (lower_cost | level)
-        iterations, evaluations = iterations + (~done).long(), evaluations + (~done).long()
-        length = torch.linalg.vector_norm(step * scale, dim=1)
-        size = torch.linalg.vector_norm(scale * trial_x, dim=1) + torch.linalg.vector_norm(point.residual, dim=1)
-        short = length <= step_tolerance * size
-        ended = status
-        ended = torch.where(~accepted & (length <= 4 * torch.finfo(x.dtype).eps * size), int(Status.STALLED), ended)
-        small = accepted & ~met & (torch.maximum(decrease, predicted) <= cost_tolerance * point.cost) & (gain <= 2)
-        ended = torch.where(small, int(Status.COST), ended)
-        ended = torch.where(full & short, int(Status.STEP), ended)
-        ended = torch.where(~accepted & ~met & (predicted <= floor), int(Status.ROUNDING), ended)
-        moved = next_radius(radii, length, gain, slope, decrease, path.full)
-        radii = torch.where(done, radii, moved)
-        status = torch.where(done, status, ended)
-        done = done | (status != int(Status.ITERATION_LIMIT))
-        point = point.accept(trial, accepted)
-        seen = torch.where(accepted[:, None], torch.maximum(seen, trial.norms), seen)
-        scale = torch.where(seen > 0, seen, torch.ones_like(seen))
-        fresh = accepted
-        if history:
-            record.append((point.cost, radii, accepted, gain))
-    converged = torch.zeros_like(done)
+        if options.history:
+            record.append(tried)
+    return search, record
+
+
+def _search_dividing(problem: DivisibleProblem, search: _Search, options: _Options) -> _Search:
+    """All problems to their end, leaving out those that have got there."""
+    parked: list[_Search] = []
+    where: list[Tensor] = []
+    rows = torch.arange(len(search.status), device=search.status.device)
+    part = problem
+    for _ in range(options.max_iterations):
+        done = search.done
+        if int(done.sum()) > _FINISHED_SHARE * len(done) and not bool(done.all()):
+            parked.append(replace(search.rows(torch.nonzero(done).squeeze(1)), model=None))
+            where.append(rows[done])
+            going = torch.nonzero(~done).squeeze(1)
+            search, rows = search.rows(going), rows[going]
+            part = problem.take(rows)
+        search, tried = _iterate(part, search, options)
+        if tried is None:
+            break
+    whole = _Search.join([*parked, replace(search, model=None)])
+    return whole.rows(torch.cat([*where, rows]).argsort()) if parked else whole
+
+
+def _iterate(problem: Problem, search: _Search, options: _Options) -> tuple[_Search, tuple[Tensor, ...] | None]:
+    """One iteration, and its cost, radius, acceptance and gain; None where every problem has ended."""
+    point, low, high, radii, scale = search.point, search.low, search.high, search.radii, search.scale
+    held, fresh, status, done = search.held, search.fresh & ~search.done, search.status, search.done
+    active = torch.where(fresh[:, None], held | active_set(point.x, point.gradient, low, high), search.active)
+    flat = ~done & (_cosine(point, active) <= options.gradient_tolerance)
+    status, done = torch.where(flat, int(Status.GRADIENT), status), done | flat
+    if bool(done.all()):
+        return replace(search, active=active, status=status), None
+    model = _update(search.model, options.descent, point, scale, active, fresh & ~done)
+    path = options.descent.path(model, radii)
+    stay = done[:, None] | active
+    first, last = torch.where(stay, 0.0, path.first), torch.where(stay, 0.0, path.last)
+    bounded = bool((torch.isfinite(low) | torch.isfinite(high)).any())
+    if bounded:
+        step, slope, bend = _within(first, last, point, model.easy, low, high)
+    else:
+        step, (slope, bend) = last, (term.squeeze(1) for term in _model_terms(point, last[:, :, None], model.easy))
+    full = path.full & (step == last).all(1)
+    trial_x = point.x + step
+    if bounded:
+        trial_x = settle(trial_x, point.x, low, high)
+    trial_x = torch.where(step == 0, point.x, trial_x)
+    # A step that was stopped by a bound says nothing about how near the solution is.
+    met = (((trial_x == low) | (trial_x == high)) != ((point.x == low) | (point.x == high))).any(1)
+    trial = evaluate(problem, trial_x, options.weigher)
+    predicted = -(slope + bend).clamp_max(0)
+    epsilon = torch.finfo(point.x.dtype).eps
+    floor = epsilon * point.cost
+    decrease = point.cost - trial.cost
+    gain = torch.where(predicted > 0, decrease / torch.where(predicted > 0, predicted, 1.0), -torch.inf)
+    lower_cost = (decrease > 0) & (gain > LEAST_GAIN)
+    # Where the cost can no longer tell, the gradient can.
+    better = met | (_cosine(trial, active) < _cosine(point, active))
+    level = (decrease >= 0) & (predicted <= 64 * floor) & better
+    accepted = ~done & trial.finite & (lower_cost | level)
+    length = torch.linalg.vector_norm(step * scale, dim=1)
+    size = torch.linalg.vector_norm(scale * trial_x, dim=1) + torch.linalg.vector_norm(point.residual, dim=1)
+    short = length <= options.step_tolerance * size
+    ended = status
+    ended = torch.where(~accepted & (length <= 4 * epsilon * size), int(Status.STALLED), ended)
+    little = torch.maximum(decrease, predicted) <= options.cost_tolerance * point.cost
+    ended = torch.where(accepted & ~met & little & (gain <= 2), int(Status.COST), ended)
+    ended = torch.where(full & short, int(Status.STEP), ended)
+    ended = torch.where(~accepted & ~met & (predicted <= floor), int(Status.ROUNDING), ended)
+    moved = next_radius(radii, length, gain, slope, decrease, path.full)
+    radii = torch.where(done, radii, moved)
+    point = point.accept(trial, accepted)
+    search = _Search(
+        point, low, high, held, active,
+        torch.where(accepted[:, None], torch.maximum(search.seen, trial.norms), search.seen),
+        radii, torch.where(done, status, ended),
+        search.iterations + (~done).long(), search.evaluations + (~done).long(), accepted, model,
+    )  # fmt: skip
+    return search, (point.cost, radii, accepted, gain)
+
+
+def _solution(search: _Search, record: list[tuple[Tensor, ...]]) -> Solution:
+    point, status = search.point, search.status
+    converged = torch.zeros_like(search.done)
     for value in Status:
         converged |= (status == int(value)) & value.converged
-    kept = _history(initial, record) if history else None
-    free_now = ~held & (low < high)
+    kept = _history((record[0][0], record[0][1]), record[1:]) if record else None
+    free_now = ~search.held & (search.low < search.high)
     return Solution(
-        point.x, point.cost, status, converged, iterations, evaluations, point.raw, point.jacobian, free_now, kept
-    )
+        point.x, point.cost, status, converged, search.iterations, search.evaluations, point.raw, point.jacobian,
+        free_now, kept,
+    )  # fmt: skip
 
 
 def _place(
@@ -194,24 +324,23 @@ def _update(model: Model | None, descent: Descent, point: Point, scale: Tensor, 
     return model.replace_rows(rows, made)
 
 
-def _within(first: Tensor, last: Tensor, point: Point, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _within(
+    first: Tensor, last: Tensor, point: Point, easy: Tensor, low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The path cut at the bounds, or one of its ends put back onto them: the lowest in the model, and its terms."""
     # Rounding, or a fixed parameter outside of its bounds, must not make the box exclude 0.
     below, above = (low - point.x).clamp_max(0), (high - point.x).clamp_min(0)
     pushed = (torch.minimum(torch.maximum(end, below), above) for end in (last, first))
     steps = torch.stack([cut(first, last, below, above), *pushed], 2)
-    slope, bend = _model_terms(point, steps)
+    slope, bend = _model_terms(point, steps, easy)
     best = (slope + bend).argmin(1, keepdim=True)
     step = steps.take_along_dim(best[:, None, :], 2).squeeze(2)
     return step, slope.take_along_dim(best, 1).squeeze(1), bend.take_along_dim(best, 1).squeeze(1)
 
 
-def _model_terms(point: Point, step: Tensor) -> tuple[Tensor, Tensor]:
-    """Linear and quadratic term of the model's change, `g s` and `|J s|^2 / 2`; steps `[S, P]` or `[S, P, K]`."""
-    change = point.jacobian @ (step[:, :, None] if step.dim() == 2 else step)
-    gradient = point.gradient if step.dim() == 2 else point.gradient[:, :, None]
-    bend = 0.5 * change.square().sum(1)
-    return (gradient * step).sum(1), bend.squeeze(1) if step.dim() == 2 else bend
+def _model_terms(point: Point, steps: Tensor, easy: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear and quadratic term of the model's change, `g s` and `|J s|^2 / 2`, `[S, K]` for steps `[S, P, K]`."""
+    return (point.gradient[:, :, None] * steps).sum(1), 0.5 * point.stretch(steps, easy)
 
 
 def _cosine(point: Point, active: Tensor) -> Tensor:

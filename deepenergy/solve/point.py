@@ -49,6 +49,16 @@ class Point:
             torch.where(row, other.finite, self.finite),
         )
 
+    def stretch(self, steps: Float[Tensor, "s p k"], easy: Bool[Tensor, " s"]) -> Float[Tensor, "s k"]:
+        """`|J s|^2`: from `J^T J` where that is as good, from J elsewhere."""
+        if bool(easy.any()):
+            square = (steps * (self.normal @ steps)).sum(1).clamp_min(0)
+            hard = torch.nonzero(~easy).squeeze(1)
+            if len(hard) == 0:
+                return square
+            return square.index_copy(0, hard, (self.jacobian[hard] @ steps[hard]).square().sum(1))
+        return (self.jacobian @ steps).square().sum(1)
+
     def rows(self, rows: Int[Tensor, " n"]) -> Point:
         """The points of some problems."""
         return Point(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})

@@ -45,5 +45,7 @@ def next_radius(
     bend = torch.where(torch.isfinite(decrease), decrease - slope.abs(), -torch.inf)
     share = torch.where(bend < 0, slope.abs() / (-2 * bend).clamp_min(torch.finfo(radius.dtype).tiny), 0.5)
     shorter = torch.minimum(radius, length) * share.clamp(0.1, 0.5)
-    longer = torch.where(full, torch.maximum(radius, 2 * length), 2 * radius)
+    # Its square must stay a number, however long the way along a parameter that has lost its influence.
+    most = torch.finfo(radius.dtype).max ** 0.25
+    longer = torch.where(full, torch.maximum(radius, 2 * length), 2 * radius).clamp_max(most)
     return torch.where(gain <= 0.25, shorter, torch.where(gain >= 0.75, longer, radius))
