@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,6 +130,7 @@ def solve(
     shot: Annotated[Path, typer.Argument(help="Shot file (TOML).")],
     output: Annotated[Path | None, typer.Option(help="Folder for the results, instead of the shot file's.")] = None,
     frames: Annotated[str | None, typer.Option(help='Frame range ("1001-1010"), instead of the shot file\'s.')] = None,
+    renderer: Annotated[str | None, typer.Option(help="auto, numba, torch or pytorch3d.")] = None,
 ) -> None:
     """Solve a shot: plates, rig and cameras in; track, overlay video and contact sheet out."""
     from deepenergy.report import write_report
@@ -137,6 +139,8 @@ def solve(
 
     described = Shot.load(shot)
     config = described.solver_config()
+    if renderer is not None:
+        config = replace(config, renderer=renderer)
     plates, rig, cameras = described.open(frames)
     folder = described.output_folder if output is None else output
     folder.mkdir(parents=True, exist_ok=True)

@@ -35,9 +35,11 @@ REQUIRED = (
     ("pydantic", "pydantic", "shot files"),
     ("matplotlib", "matplotlib", "plots of the report"),
 )
+# No wheels for Linux: docs/pytorch3d.md.
+_PYTORCH3D = "pip install --no-build-isolation git+https://github.com/facebookresearch/pytorch3d.git"
 OPTIONAL = (
     ("face-alignment", "face_alignment", "3D-FAN landmarks", "pip install 'deepenergy[fan]'"),
-    ("pytorch3d", "pytorch3d", "another visibility backend", "pip install 'deepenergy[pytorch3d]' (built from source)"),
+    ("pytorch3d", "pytorch3d._C", "another visibility backend, built from source in 12-25 minutes", _PYTORCH3D),
     ("usd-core", "pxr", "USD", "pip install 'deepenergy[usd]'"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.detector import Detector, detector_from_name
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.plates import Plates
+from deepenergy.render.rasterize import Backend
+from deepenergy.render.rasterize_pytorch3d import load_pytorch3d
 from deepenergy.rig import Rig
 from deepenergy.sequence import solve_sequence
 from deepenergy.solver_config import SolverConfig
@@ -31,9 +34,10 @@ class Solver:
     Args:
         config: settings; the defaults need no file from outside of the package.
         detector, network: your own in place of those that the settings name.
+        renderer: as in the settings, in place of theirs.
 
     Raises:
-        InputError: an unknown detector or network, or one whose file is missing.
+        InputError: an unknown detector, network or renderer, or one whose file or package is missing.
     """
 
     def __init__(
@@ -41,8 +45,14 @@ class Solver:
         config: SolverConfig | None = None,
         detector: Detector | None = None,
         network: HeatmapNetwork | None = None,
+        renderer: Backend | None = None,
     ) -> None:
         self.config = config or SolverConfig()
+        if renderer is not None:
+            self.config = replace(self.config, renderer=renderer)
+        if self.config.renderer == "pytorch3d":
+            # Before hours of plates are read, not after.
+            load_pytorch3d()
         self.detector = detector or detector_from_name(self.config.detector)
         self.network = network or network_from_name(
             self.config.network, self.config.network_weights, self.config.device

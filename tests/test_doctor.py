@@ -62,7 +62,7 @@ def test_a_package_whose_library_is_broken(weights: Path, monkeypatch: pytest.Mo
 
 
 def test_optional_packages_do_not_fail(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("face_alignment", "pytorch3d", "pxr"):
+    for name in ("face_alignment", "pytorch3d", "pytorch3d._C", "pxr"):
         monkeypatch.setitem(sys.modules, name, None)
     findings = doctor.examine()
     assert doctor.missing(findings) == []

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.rasterize_numba import rasterize_numba
+from deepenergy.render.rasterize_pytorch3d import rasterize_pytorch3d
 from deepenergy.render.rasterize_torch import rasterize_torch
 
-Backend = Literal["auto", "numba", "torch"]
+Backend = Literal["auto", "numba", "torch", "pytorch3d"]
 
 
 def rasterize(
@@ -30,13 +31,16 @@ def rasterize(
         faces: triangles, shared by the batch.
         size: (width, height).
         near: triangles with a vertex nearer than this (metres) are left out.
-        backend: "numba" (CPU), "torch" (any device), "auto": numba for CPU tensors, torch elsewhere.
+        backend: "numba" (CPU), "torch" (any device), "auto": numba for CPU tensors, torch elsewhere; "pytorch3d": that
+            package's rasteriser, where it is installed.
 
     Raises:
         ValueError: an unknown backend, or numba asked for tensors that are not on the CPU.
     """
-    if backend not in ("auto", "numba", "torch"):
-        raise ValueError(f"backend: found {backend!r}; expected 'auto', 'numba' or 'torch'")
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend: found {backend!r}; expected 'auto', 'numba' or 'torch' (ours), or 'pytorch3d'")
+    if backend == "pytorch3d":
+        return rasterize_pytorch3d(pixels, depth, faces, size, near)
     on_cpu = pixels.device.type == "cpu"
     if backend == "numba" and not on_cpu:
         raise ValueError(f"backend 'numba' needs CPU tensors, found {pixels.device}; use 'torch'")
