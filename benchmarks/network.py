@@ -17,7 +17,8 @@ from benchmarks.data import data_folder
 from benchmarks.facemesh import read_labels
 from benchmarks.metrics import Metric, Outcome
 from deepenergy.errors import InputError
-from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork, find_landmarks, landmark_box
+from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork, landmark_box
+from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.plates import Plates
 from deepenergy.rig import Rig
 

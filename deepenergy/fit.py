@@ -11,17 +11,19 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
-from deepenergy.energy.landmark import CROP_PIXELS, precision_of
-from deepenergy.landmarks.crop import heatmap_to_plate
+from deepenergy.energy.deep import deep_landmarks
+from deepenergy.energy.landmark import CROP_PIXELS, MEASURED_UNIT, DeepPoints, inverse_root, precision_of
+from deepenergy.energy.noise import landmark_noise
 from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
-from deepenergy.landmarks.soft_argmax import local_soft_argmax
+from deepenergy.landmarks.readings import read_landmarks
 from deepenergy.observe import Observations
 from deepenergy.params import Parameters
 from deepenergy.pnp import rigid_start
 from deepenergy.render import Renderer
 from deepenergy.render.light_fit import fit_light
 from deepenergy.rig import Rig
-from deepenergy.solve import minimise
+from deepenergy.solve import Block, Solution, covariance, minimise
+from deepenergy.solver_config import KERNELS, SolverConfig
 from deepenergy.stages import Stage
 
 Progress = Callable[[str, int, int], None]
@@ -42,6 +44,8 @@ class Fit:
         rendered: `[B, C, 68, 2]` the network's landmarks on the render at `state`, plate pixels.
         residual_px: `[B]` mean distance of `rendered` and the plate's landmarks, plate pixels; sure landmarks only.
         residual_crop: `[B]` the same in crop pixels.
+        sigma: `[B, P]` standard deviation of (rotation 3, translation 3, jaw 6, weights K) by the last stage's
+            covariance, in radians, metres and weights; NaN where it did not move them.
     """
 
     state: Parameters
@@ -49,6 +53,7 @@ class Fit:
     rendered: Tensor
     residual_px: Tensor
     residual_crop: Tensor
+    sigma: Tensor
 
 
 def render_landmarks(
@@ -58,6 +63,7 @@ def render_landmarks(
     cameras: Sequence[Camera],
     crops: Float[Tensor, "b c 4"],
     progress: Callable[[int], None] = lambda done: None,
+    readings: int = 1,
 ) -> tuple[Float[Tensor, "b c 68 2"], Float[Tensor, "b c 68"]]:
     """`N(F(x_R))`: landmarks and confidence of the network on renders, in plate pixels.
 
@@ -70,11 +76,13 @@ def render_landmarks(
         rows = torch.isfinite(crops[:, c]).all(1).nonzero()[:, 0]
         for part in rows.split(_RENDERS_AT_ONCE):
             vertices = renderer.rig.vertices(_for_render(state[part], renderer))
+
+            def image_in(windows: Tensor, vertices: Tensor = vertices, camera: Camera = camera) -> Tensor:
+                return renderer(vertices, camera.crop(windows, CROP_SIZE)).image
+
             with torch.no_grad():
-                image = renderer(vertices, camera.crop(crops[part, c], CROP_SIZE)).image
-                heatmaps = network(image)
-            points[part, c] = heatmap_to_plate(local_soft_argmax(heatmaps).to(crops), crops[part, c])
-            confidence[part, c] = network.confidence(heatmaps).to(crops)
+                read = read_landmarks(network, image_in, crops[part, c], readings)
+            points[part, c], confidence[part, c] = read[0].to(crops), read[1].to(crops)
             progress(len(part))
     return points, confidence
 
@@ -85,8 +93,7 @@ def fit_frames(
     cameras: Sequence[Camera],
     renderer: Renderer,
     network: HeatmapNetwork,
-    stages: Sequence[Stage],
-    l2: float,
+    config: SolverConfig,
     progress: Progress,
     start: Parameters | None = None,
     plate_crop: PlateCrop | None = None,
@@ -96,7 +103,6 @@ def fit_frames(
     Args:
         observed: landmarks on the plates of B frames.
         start: where to start; poses from the landmarks and the neutral face when None.
-        l2: lambda of the L2 energy on the controls.
         plate_crop: gives a plate's window at a size, to estimate the light from; the renderer's light stays when None.
     """
     cameras = tuple(cameras)
@@ -109,11 +115,15 @@ def fit_frames(
     scale = CROP_PIXELS / side
     precision = precision_of(observed.spread * scale[..., None, None, None] ** 2)
     state = _start(small, targets, trust, cameras) if start is None else start
-    energy = LandmarkEnergy(small, cameras, targets, trust, torch.zeros_like(targets), scale, state, precision, l2=l2)
+    energy = LandmarkEnergy(
+        small, cameras, targets, trust, torch.zeros_like(targets), scale, state, precision, l2=config.l2
+    )
+    kernels = _kernels(config, targets[0].numel())
+    stages, deep = config.stages, config.jacobian == "deep"
     total = sum(stage.renders for stage in stages) + 1
     frames, done = int(seen.sum()), 0
 
-    def look(at: Parameters, name: str) -> tuple[Tensor, Tensor]:
+    def look(at: Parameters, name: str, readings: int) -> tuple[Tensor, Tensor]:
         nonlocal done
 
         def tell(count: int) -> None:
@@ -121,16 +131,21 @@ def fit_frames(
             done += count
             progress(name, done, total * frames)
 
-        return render_landmarks(renderer, network, at, cameras, crops, tell)
+        return render_landmarks(renderer, network, at, cameras, crops, tell, readings)
 
     lower, upper = bounds(rig)
+    solution: Solution | None = None
     for stage in stages:
         if stage.fit_light and plate_crop is not None:
             renderer = _lit(renderer, state, energy, cameras, crops, plate_crop)
         free = free_parameters(rig, stage)
-        for repeat in range(max(1, stage.renders)):
+        # Every deep step renders and reads anew, as the next look of the geometric way would.
+        steps = min(stage.iterations, max(2, 2 * stage.renders)) if deep else stage.iterations
+        for repeat in range(1 if deep else max(1, stage.renders)):
             if repeat < stage.renders:
-                energy = energy.with_offsets(state, look(state, stage.name)[0])
+                energy = energy.with_offsets(state, look(state, stage.name, 1 if deep else stage.readings)[0])
+            if stage.reweight and solution is not None:
+                energy = _reweighted(energy, state, solution, targets, observed.spread, seen, config.bias)
             here = replace(
                 energy,
                 base=state,
@@ -138,23 +153,90 @@ def fit_frames(
                 edge_weight=stage.edge_weight,
                 rigid_prior=stage.rigid_prior,
             )
+            if deep:
+                here = replace(here, deep=_deep_points(renderer, network, cameras, crops, free))
             base = torch.cat([state.jaw, state.weights], 1)
             room = torch.full_like(base[:, :6], torch.inf)
             low = torch.cat([-room, lower - base], 1)
             high = torch.cat([room, upper - base], 1)
             solution = minimise(
-                here, torch.zeros_like(low), low, high, free, max_iterations=stage.iterations, step_tolerance=1e-6
+                here,
+                torch.zeros_like(low),
+                low,
+                high,
+                free,
+                max_iterations=steps,
+                step_tolerance=1e-6,
+                kernels=kernels,
             )
             state = state.retract(solution.x)
             # Rounding may leave a control a hair outside.
             inside = torch.cat([state.jaw, state.weights], 1).clamp(lower, upper)
             state = replace(state, jaw=inside[:, :6], weights=inside[:, 6:])
-    rendered, _ = look(state, "check")
+    rendered, _ = look(state, "check", stages[-1].readings if stages else 1)
     distance = (rendered - targets).norm(dim=-1)
     certain = (trust > 0.3) & torch.isfinite(distance)
     mean = torch.where(certain, distance, torch.zeros_like(distance)).sum((1, 2)) / certain.sum((1, 2)).clamp_min(1)
     in_crop = torch.where(certain, distance * scale[..., None], torch.zeros_like(distance)).sum((1, 2))
-    return Fit(state, renderer, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1))
+    return Fit(state, renderer, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1), _sigma(solution, state))
+
+
+def _deep_points(
+    renderer: Renderer,
+    network: HeatmapNetwork,
+    cameras: tuple[Camera, ...],
+    crops: Float[Tensor, "b c 4"],
+    free: Bool[Tensor, " p"],
+) -> DeepPoints:
+    """The network's points on the render and their derivative, as the energy wants them."""
+
+    def points(base: Parameters, step: Tensor) -> tuple[Tensor, Tensor]:
+        return deep_landmarks(renderer, network, base, step, cameras, crops, free)
+
+    return points
+
+
+def _kernels(config: SolverConfig, rows: int) -> list[Block] | None:
+    """The robust kernel on each landmark's two rows, which come first in the energy; None for plain squares."""
+    kernel = KERNELS[config.kernel]
+    if kernel is None:
+        return None
+    return [Block(slice(0, rows), kernel(MEASURED_UNIT * config.kernel_scale), 2)]
+
+
+def _sigma(solution: Solution | None, state: Parameters) -> Float[Tensor, "b p"]:
+    """Standard deviations of the parameters that the last solve moved."""
+    if solution is None:
+        return torch.full((len(state), 12 + state.weights.shape[1]), torch.nan, dtype=torch.float64)
+    variance = covariance(solution, strict=False).matrix.diagonal(dim1=1, dim2=2)
+    return torch.where(solution.free, variance.sqrt(), torch.full_like(variance, torch.nan))
+
+
+def _reweighted(
+    energy: LandmarkEnergy,
+    state: Parameters,
+    solution: Solution,
+    targets: Float[Tensor, "b c 68 2"],
+    spread: Float[Tensor, "b c 68 2 2"],
+    seen: Bool[Tensor, "b c"],
+    bias: bool,
+) -> LandmarkEnergy:
+    """The energy with the noise, and the bias if asked for, that the solved frames show."""
+    scale = energy.pixel_scale[..., None, None]
+    residual = (targets - energy.points(state) - energy.offsets) * scale
+    rows = targets[0].numel()
+    free = solution.free.to(solution.jacobian)[:, None, :]
+    basis = torch.linalg.qr(solution.jacobian * free + 0.0).Q[:, :rows]
+    followed = basis.square().sum(2).view(*targets.shape).mean(-1)
+    anchors = None
+    if bias:
+        # Near neutral, where the expression cannot take up the bias.
+        moved = state.weights.square().sum(1)
+        anchors = moved <= moved.quantile(0.3)
+    noise = landmark_noise(residual, seen, spread * scale[..., None] ** 2, followed, anchors)
+    return replace(
+        energy, precision=MEASURED_UNIT * inverse_root(noise.covariance), targets=targets - noise.bias / scale
+    )
 
 
 def _lit(

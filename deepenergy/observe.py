@@ -10,7 +10,8 @@ from torch import Tensor
 
 from deepenergy.landmarks.boxes import fill_gaps, smooth_boxes
 from deepenergy.landmarks.detector import Candidates, Detector, track_faces
-from deepenergy.landmarks.network import HeatmapNetwork, find_landmarks, landmark_box
+from deepenergy.landmarks.network import HeatmapNetwork, landmark_box
+from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.plates import PlateError, Plates
 
 Progress = Callable[[str, int, int], None]
@@ -45,6 +46,7 @@ def observe(
     max_gap: int = 12,
     device: str = "cpu",
     batch: int = 8,
+    readings: int = 1,
 ) -> Observations:
     """Find the actor's face and landmarks in every frame.
 
@@ -57,6 +59,7 @@ def observe(
         frames: frame numbers to solve; one that a camera lacks is a problem of that frame.
         box_window: frames of smoothing, odd.
         batch: images in memory at once.
+        readings: how often the network reads each face in the second pass (`read_landmarks`).
     """
     shape = (len(frames), len(plates))
     points = torch.full((*shape, 68, 2), torch.nan, dtype=torch.float64)
@@ -79,6 +82,7 @@ def observe(
         found = track_faces(candidates).boxes
         boxes = _carry_ends(fill_gaps(found, max_gap), max_gap)
         for number_of_pass in range(2):
+            repeat = readings if number_of_pass == 1 else 1
             if number_of_pass == 1:
                 boxes = smooth_boxes(boxes, box_window)
             for start in range(0, len(frames), batch):
@@ -91,7 +95,7 @@ def observe(
                 good = [(t, i) for t, i in zip(rows, images, strict=True) if not isinstance(i, str)]
                 if good:
                     at = torch.tensor([t for t, _ in good])
-                    marks = find_landmarks(network, torch.stack([i for _, i in good]).to(device), boxes[at])
+                    marks = find_landmarks(network, torch.stack([i for _, i in good]).to(device), boxes[at], repeat)
                     points[at, c], confidence[at, c] = marks.points.cpu(), marks.confidence.cpu()
                     crops[at, c], spread[at, c] = marks.crops.cpu(), marks.spread.cpu()
                 progress(f"landmarks ({plate.name})", min(start + batch, len(frames)) + number_of_pass, len(frames) + 1)

@@ -63,17 +63,25 @@ def solve_sequence(
     check_input(plates, rig, cameras)
     numbers = frames_of(plates)
     observed = observe(
-        plates, numbers, detector, network, progress, config.box_smoothing, config.max_gap, config.device
+        plates,
+        numbers,
+        detector,
+        network,
+        progress,
+        config.box_smoothing,
+        config.max_gap,
+        config.device,
+        readings=config.readings,
     )
     seen = torch.isfinite(observed.points).all((-1, -2)).any(1)
     reasons = ["" for _ in numbers]
     for t in range(len(numbers)):
         if not bool(seen[t]):
             reasons[t] = "; ".join(text for (frame, _), text in sorted(observed.problems.items()) if frame == t)
-    renderer = Renderer(rig.to(config.device), ambient_occlusion(rig).to(config.device), supersample=config.supersample)
+    shadow = ambient_occlusion(rig).to(config.device)
+    renderer = Renderer(rig.to(config.device), shadow, supersample=config.supersample, backend=config.renderer)
     rows = seen.nonzero()[:, 0]
     fits: list[Fit] = []
-    stages = config.stages
     for start, part in enumerate(rows.split(_FRAMES_AT_ONCE) if len(rows) else ()):
 
         def tell(name: str, done: int, total: int, first: int = start * _FRAMES_AT_ONCE) -> None:
@@ -88,12 +96,11 @@ def solve_sequence(
                 return None
 
         fits.append(
-            fit_frames(
-                rows_of(observed, part), rig, cameras, renderer, network, stages, config.l2, tell, None, plate_crop
-            )
+            fit_frames(rows_of(observed, part), rig, cameras, renderer, network, config, tell, None, plate_crop)
         )
         # One light for the shot: the first block's.
-        renderer, stages = fits[-1].renderer, [replace(stage, fit_light=False) for stage in stages]
+        renderer = fits[-1].renderer
+        config = replace(config, stages=tuple(replace(stage, fit_light=False) for stage in config.stages))
     return _track(numbers, rows, fits, observed, reasons, plates, rig, config)
 
 

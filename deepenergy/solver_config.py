@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from deepenergy.errors import InputError
+from deepenergy.landmarks.readings import MOST_READINGS
+from deepenergy.render.rasterize import Backend
+from deepenergy.solve import Cauchy, GemanMcClure, Huber, Kernel, Welsch
 from deepenergy.stages import DEFAULT_STAGES, Stage
+
+JACOBIANS = ("auto", "geometric", "deep")
+KERNELS: dict[str, type[Kernel] | None] = {
+    "none": None, "huber": Huber, "cauchy": Cauchy, "geman_mcclure": GemanMcClure, "welsch": Welsch,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,17 @@ class SolverConfig:
         max_gap: frames without a detection that are searched near their neighbours' faces.
         min_confidence: a frame whose mean landmark confidence is lower failed, in [0, 1].
         max_residual: a frame whose mean landmark distance is larger failed, in crop pixels.
+        readings: how often the network reads each plate, through slightly different windows; the stages say it for
+            renders.
+        jacobian: "geometric" (the rig's own landmark points, DESIGN's default where it converges to the same solution),
+            "deep" (the paper's chain through render and network, 20 to 50 times as slow), or "auto": geometric, which
+            predicts the network's answer better from one crop pixel upwards (docs/decisions/0006).
+        kernel: robust kernel on landmark residuals: "none", "huber", "cauchy", "geman_mcclure" or "welsch".
+        kernel_scale: the residual from which a landmark counts less, in standard deviations of its noise.
+        bias: whether a constant offset of each landmark between plates and renders is measured on the near-neutral
+            frames and taken out.
+        renderer: what decides visibility in the renders: "numba" (CPU), "torch", "pytorch3d" (that package, where it is
+            installed; docs/pytorch3d.md), or "auto": ours, the faster one on the device.
         supersample: samples per pixel side of the renders.
         stages: the schedule; set in Python.
 
@@ -38,6 +58,12 @@ class SolverConfig:
     max_gap: int = 12
     min_confidence: float = 0.25
     max_residual: float = 12.0
+    readings: int = 4
+    jacobian: str = "auto"
+    kernel: str = "huber"
+    kernel_scale: float = 3.0
+    bias: bool = False
+    renderer: Backend = "auto"
     supersample: int = 2
     stages: tuple[Stage, ...] = field(default=DEFAULT_STAGES)
 
@@ -48,6 +74,12 @@ class SolverConfig:
             ("max_gap", self.max_gap >= 0, "0 or more"),
             ("min_confidence", 0 <= self.min_confidence <= 1, "between 0 and 1"),
             ("max_residual", self.max_residual > 0, "more than 0 crop pixels"),
+            ("jacobian", self.jacobian in JACOBIANS, f"one of {', '.join(JACOBIANS)}"),
+            ("kernel", self.kernel in KERNELS, f"one of {', '.join(KERNELS)}"),
+            ("kernel_scale", 0 < self.kernel_scale < float("inf"), "more than 0 standard deviations"),
+            ("readings", 1 <= self.readings <= MOST_READINGS, f"between 1 and {MOST_READINGS}"),
+            ("renderer", self.renderer in get_args(Backend), "one of " + ", ".join(get_args(Backend))),
+            ("renderer", self.renderer != "numba" or self.device == "cpu", f"'torch' on device '{self.device}'"),
             ("supersample", 1 <= self.supersample <= 8, "between 1 and 8"),
         )
         for name, good, expected in checks:

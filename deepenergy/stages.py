@@ -33,6 +33,9 @@ class Stage:
         fit_light: whether the shot's light is estimated from the plates before the stage (section 3).
         rigid_prior: weight of the penalty on moving away from the rigid pose at the stage's start (section 5),
             in crop pixels for each 1 % of the face's size or degree.
+        reweight: whether landmarks are weighted by the noise that the solved frames show (`energy.noise`), rather than
+            by what their heatmaps claim.
+        readings: how often the network reads each render, through slightly different windows (`read_landmarks`).
     """
 
     name: str
@@ -45,6 +48,8 @@ class Stage:
     iterations: int = 20
     rigid_prior: float = 0.0
     fit_light: bool = False
+    reweight: bool = False
+    readings: int = 1
 
     def weights(self) -> Float[Tensor, " 68"]:
         """The factors of the 68 landmarks, float64."""
@@ -58,6 +63,8 @@ def _sets(jaw: float = 0.0, others: float = 0.0, mouth: float | None = None) -> 
     return {"jaw": jaw, "brows": others, "nose": others, "eyes": others, "mouth": others if mouth is None else mouth}
 
 
+_ALL = ("jaw_open", "jaw", "mouth", "cheeks", "nose", "brows", "eyes")
+
 DEFAULT_STAGES: tuple[Stage, ...] = (
     Stage("translation, non-jaw", True, False, (), _sets(0, 1), edge_weight=0.5, renders=1, iterations=3),
     Stage("rigid, non-jaw", True, True, (), _sets(0, 1), edge_weight=0.5, renders=1, iterations=10),
@@ -70,8 +77,9 @@ DEFAULT_STAGES: tuple[Stage, ...] = (
         "whole face",
         True,
         True,
-        ("jaw_open", "jaw", "mouth", "cheeks", "nose", "brows", "eyes"),
+        _ALL,
         _sets(0.7, 1, 1.2),
-        renders=3,
+        renders=2,
     ),
+    Stage("whole face, weighted", True, True, _ALL, _sets(1, 1), renders=2, reweight=True, readings=4),
 )

@@ -15,7 +15,7 @@ from torch import Tensor
 from deepenergy.errors import InputError
 from deepenergy.landmarks.crop import crop_and_resize, heatmap_to_plate
 from deepenergy.landmarks.fan import FAN_WEIGHTS, Fan
-from deepenergy.landmarks.network import find_landmarks
+from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.landmarks.soft_argmax import local_soft_argmax
 
 face_alignment_api = pytest.importorskip("face_alignment.api", reason="the package face-alignment is not installed")

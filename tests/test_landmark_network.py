@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from deepenergy.landmarks.boxes import square_boxes
-from deepenergy.landmarks.network import find_landmarks, landmark_box
+from deepenergy.landmarks.network import landmark_box
+from deepenergy.landmarks.readings import find_landmarks
 
 F64 = torch.float64
 NAN = float("nan")

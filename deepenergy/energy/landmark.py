@@ -6,7 +6,8 @@ renders `N` is modelled as the projected landmark points of the rig plus an offs
     N(p) ~ project(landmarks(p)) + offset,    offset = N(p0) - project(landmarks(p0)),
 
 exact at the last render `p0`; the offset is the network's own bias on this face, which cancels against the same bias
-on the plate. This is the `geometric` Jacobian: no derivative goes through network or pixels.
+on the plate. This is the `geometric` Jacobian: no derivative goes through network or pixels. With `deep` the points
+are `N(p)` itself at every step, and the Jacobian is the paper's, through the network (deep.py).
 
 Units: residuals are pixels of the landmark network's 256x256 crop, so that one weight means the same at every plate
 size. The paper gives `lambda = 1e2` (section 8.2) without the pixels that it goes with; here it goes with pixels of a
@@ -17,6 +18,7 @@ pixels then shrinks by a fortieth.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,6 +36,11 @@ L2_UNIT = 0.5
 # Crop pixels: what no heatmap knows of its own error, and the noise that counts once.
 NOISE_FLOOR = 1.5
 PRECISION_UNIT = 4.0
+# Where the noise was measured, one sigma of it counts as two: what whitened residuals are like before.
+MEASURED_UNIT = 2.0
+
+
+DeepPoints = Callable[[Parameters, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class LandmarkEnergy:
         edge_weight: factor on E2.
         l2: lambda, on squared weights and on the jaw joint in shares of its range.
         rigid_prior: see `Stage`.
+        deep: `(base, x)` to the network's points `[B, C, 68, 2]` on the render at `x`, plate pixels, and their Jacobian
+            `[B, C, 68, 2, P]`; None for the geometric model.
     """
 
     rig: Rig
@@ -65,6 +74,7 @@ class LandmarkEnergy:
     edge_weight: float = 0.0
     l2: float = 0.0
     rigid_prior: float = 0.0
+    deep: DeepPoints | None = None
 
     def points(self, state: Parameters) -> Float[Tensor, "b c 68 2"]:
         """The rig's own landmark points in plate pixels."""
@@ -83,11 +93,15 @@ class LandmarkEnergy:
             self.base.translation,
             self.base.jaw,
             self.base.weights,
-            self.targets - self.offsets,
+            self.targets if self.deep is not None else self.targets - self.offsets,
             self.weights,
             self.pixel_scale,
             self._precision(),
         )
+        if self.deep is not None:
+            # The network's points as they move with the step, to first order about x; the rest is exact.
+            points, jacobian = (torch.nan_to_num(part) for part in self.deep(self.base, x))
+            frames = (*frames, points, jacobian, x)
 
         def both(step: Tensor, *frame: Tensor) -> tuple[Tensor, Tensor]:
             residual = self._residual(step, *frame)
@@ -112,10 +126,16 @@ class LandmarkEnergy:
         factor: Tensor,
         scale: Tensor,
         precision: Tensor,
+        *deep: Tensor,
     ) -> Tensor:
         base = Parameters(rotation[None], translation[None], jaw[None], weights[None])
         state = base.retract(step[None])
-        difference = (self.points(state)[0] - target) * scale[:, None, None]
+        if deep:
+            points, slope, at = deep
+            points = points + slope @ (step - at)
+        else:
+            points = self.points(state)[0]
+        difference = (points - target) * scale[:, None, None]
         seen = factor > 0
         difference = torch.where(seen[..., None], difference, torch.zeros_like(difference))
         difference = (precision @ difference[..., None]).squeeze(-1)
@@ -146,6 +166,11 @@ def precision_of(spread: Float[Tensor, "*b 2 2"]) -> Float[Tensor, "*b 2 2"]:
     """
     eye = torch.eye(2).to(spread)
     known = torch.isfinite(spread).all(-1).all(-1)[..., None, None]
-    values, vectors = torch.linalg.eigh(torch.where(known, spread, eye) + NOISE_FLOOR**2 * eye)
-    root = vectors @ torch.diag_embed(PRECISION_UNIT / values.clamp_min(1e-6).sqrt()) @ vectors.transpose(-1, -2)
+    root = PRECISION_UNIT * inverse_root(torch.where(known, spread, eye) + NOISE_FLOOR**2 * eye)
     return torch.where(known, root, eye.expand_as(root))
+
+
+def inverse_root(covariance: Float[Tensor, "*b 2 2"]) -> Float[Tensor, "*b 2 2"]:
+    """`covariance^(-1/2)`, for covariances in crop pixels squared."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors @ torch.diag_embed(values.clamp_min(1e-6).rsqrt()) @ vectors.transpose(-1, -2)

@@ -1,0 +1,147 @@
+"""`links`: which link of the chain costs how much, on a shot whose answer is known.
+
+Four solves of the same frames, each with one more link of the real chain:
+
+    landmarks   the true landmarks in, no prior: rig, camera and solver alone
+    prior       the true landmarks in, with lambda as the solver has it
+    network     the network on plates and renders, but the expression held at the truth: what it costs the pose
+    all         everything, as `fit_sequence` solves it (the medians of `truth`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.data import data_folder
+from benchmarks.metrics import Metric, Outcome
+from benchmarks.truth import VARIANTS, TruthShot
+from deepenergy.camera import Camera
+from deepenergy.energy import LandmarkEnergy
+from deepenergy.fit import bounds, fit_frames, free_parameters
+from deepenergy.landmarks.crop import crop_and_resize
+from deepenergy.observe import observe
+from deepenergy.params import Parameters
+from deepenergy.pnp import rigid_start
+from deepenergy.render import Renderer
+from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.rotation import rotation_angle
+from deepenergy.sequence import rows_of
+from deepenergy.solve import minimise
+from deepenergy.solver import Solver
+from deepenergy.stages import DEFAULT_STAGES, Stage
+
+EVERY = 4
+# Enough to keep shapes that no landmark sees where they are, far too little to pull at the others.
+_NO_PRIOR = 1e-6
+
+
+def run(shot: Path | None = None) -> Outcome:
+    """Measure all links on every fourth frame."""
+    folder = shot if shot is not None else data_folder() / "shots" / "ict_stereo"
+    if not folder.is_dir():
+        return Outcome(skipped={"links": f"no folder {folder} (set DEEPENERGY_TEST_DATA)"})
+    loaded = TruthShot.load(folder)
+    outcome = Outcome()
+    solver = Solver()
+    for variant, names in VARIANTS.items():
+        cameras = tuple(loaded.camera(name) for name in names)
+        rows = torch.arange(0, len(loaded.truth.frames), EVERY)
+        truth = _state(loaded)[rows]
+        states = {
+            "landmarks": _from_true_landmarks(loaded, truth, cameras, _NO_PRIOR),
+            "prior": _from_true_landmarks(loaded, truth, cameras, solver.config.l2),
+            **_with_network(loaded, truth, names, rows, solver),
+        }
+        for link, state in states.items():
+            outcome.metrics += _errors(f"links.{variant}.{link}", loaded, truth, state, cameras[0], len(rows))
+    return outcome
+
+
+def _state(shot: TruthShot) -> Parameters:
+    truth = shot.truth
+    count = len(truth.frames)
+    jaw = torch.zeros(count, 6) if truth.jaw is None else torch.as_tensor(truth.jaw)
+    parts = (torch.as_tensor(truth.rotation), torch.as_tensor(truth.translation), jaw, torch.as_tensor(truth.weights))
+    return Parameters(*(part.double() for part in parts))
+
+
+def _from_true_landmarks(shot: TruthShot, truth: Parameters, cameras: tuple[Camera, ...], l2: float) -> Parameters:
+    """A solve from the landmarks' own start, all parameters free."""
+    small = shot.rig.landmark_rig()
+    world = small.landmarks(small.vertices(truth))
+    targets = torch.stack([camera.project(world) for camera in cameras], 1)
+    ones = torch.ones(targets.shape[:-1], dtype=torch.float64)
+    neutral = small.landmarks(small.vertices(Parameters.identity(1, truth.weights.shape[1])))[0]
+    rotation, translation, _ = rigid_start(neutral, targets, ones, cameras)
+    start = replace(Parameters.identity(len(truth), truth.weights.shape[1]), rotation=rotation, translation=translation)
+    scale = torch.ones(targets.shape[:2], dtype=torch.float64)
+    energy = LandmarkEnergy(small, cameras, targets, ones, torch.zeros_like(targets), scale, start, l2=l2)
+    lower, upper = bounds(shot.rig)
+    base = torch.cat([start.jaw, start.weights], 1)
+    room = torch.full_like(base[:, :6], torch.inf)
+    low, high = torch.cat([-room, lower - base], 1), torch.cat([room, upper - base], 1)
+    free = free_parameters(shot.rig, DEFAULT_STAGES[-1])
+    return start.retract(minimise(energy, torch.zeros_like(low), low, high, free, max_iterations=200).x)
+
+
+def _with_network(
+    shot: TruthShot, truth: Parameters, names: Sequence[str], rows: Tensor, solver: Solver
+) -> dict[str, Parameters]:
+    numbers = [int(shot.truth.frames[int(row)]) for row in rows]
+    plates = [shot.plates(name, None) for name in names]
+    cameras = [shot.camera(name) for name in names]
+    config = solver.config
+
+    def silent(stage: str, done: int, total: int) -> None:
+        """No progress report."""
+
+    # Detection needs neighbours in time, so all frames are looked at.
+    every = [int(frame) for frame in shot.truth.frames]
+    observed = observe(plates, every, solver.detector, solver.network, silent, readings=config.readings)
+    observed = rows_of(observed, rows)
+    renderer = Renderer(shot.rig, ambient_occlusion(shot.rig), supersample=config.supersample)
+
+    def plate_crop(row: int, camera: int, box: Tensor, size: int) -> Tensor:
+        plate = plates[camera]
+        return crop_and_resize(plate.read(plate.frames.index(numbers[row]))[None], box[None], size)[0]
+
+    rigid = Stage("rigid", True, True, (), DEFAULT_STAGES[-1].landmark_weights, renders=2, fit_light=True)
+    held = replace(config, stages=(rigid, replace(rigid, fit_light=False, reweight=True, readings=4)))
+    arguments = (observed, shot.rig, cameras, renderer, solver.network)
+    return {
+        "network": fit_frames(*arguments, held, silent, truth, plate_crop).state,
+        "all": fit_frames(*arguments, config, silent, None, plate_crop).state,
+    }
+
+
+def _errors(
+    prefix: str, shot: TruthShot, truth: Parameters, state: Parameters, camera: Camera, frames: int
+) -> list[Metric]:
+    turn = rotation_angle(state.rotation, truth.rotation).rad2deg()
+    move = (state.translation - truth.translation) @ camera.world_to_camera[:3, :3].double().mT * 1000
+    rig, small = shot.rig, shot.rig.landmark_rig()
+
+    def distance(of: Tensor) -> Tensor:
+        return of.norm(dim=-1).mean(1) * 1000
+
+    marks = distance(small.landmarks(small.vertices(state)) - small.landmarks(small.vertices(truth)))
+    single = [Parameters(*(p.float() for p in (s.rotation, s.translation, s.jaw, s.weights))) for s in (state, truth)]
+    face = distance(rig.vertices(single[0]) - rig.vertices(single[1]))
+    values = {
+        "rotation_deg": turn,
+        "inplane_mm": move[:, :2].norm(dim=1),
+        "depth_mm": move[:, 2].abs(),
+        "translation_mm": move.norm(dim=1),
+        "landmark_mm": marks,
+        "vertex_mm": face,
+    }
+    context = {"shot": shot.folder.name, "frames": frames}
+    return [
+        Metric(f"{prefix}.{name}", float(value.median()), name.rsplit("_", 1)[1], "lower", context)
+        for name, value in values.items()
+    ]
