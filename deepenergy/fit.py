@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,26 +13,28 @@ from torch import Tensor
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.energy.deep import deep_landmarks
+from deepenergy.energy.joint import JointEnergy
 from deepenergy.energy.landmark import CROP_PIXELS, MEASURED_UNIT, DeepPoints, inverse_root, precision_of
 from deepenergy.energy.noise import landmark_noise
 from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
 from deepenergy.landmarks.readings import read_landmarks
 from deepenergy.observe import Observations
 from deepenergy.params import Parameters
+from deepenergy.photometry import LEAST_LIKENESS, Photometry, PlateCrop, alike
 from deepenergy.pnp import rigid_start
 from deepenergy.render import Renderer
 from deepenergy.render.light_fit import fit_light
 from deepenergy.rig import Rig
-from deepenergy.solve import Block, Solution, covariance, minimise
+from deepenergy.solve import Block, Cauchy, Problem, Solution, covariance, minimise
 from deepenergy.solver_config import KERNELS, SolverConfig
 from deepenergy.stages import Stage
 
 Progress = Callable[[str, int, int], None]
-# (frame, camera, window, size) -> [3, size, size], or None where the plate cannot be read.
-PlateCrop = Callable[[int, int, Tensor, int], Tensor | None]
 _RENDERS_AT_ONCE = 4
 _LIGHT_VIEWS = 8
 _LIGHT_SIZE = 128
+# Standard deviations from which a pixel counts less.
+_PIXEL_KERNEL = 2.0
 
 
 @dataclass(frozen=True)
@@ -118,31 +121,35 @@ def fit_frames(
     energy = LandmarkEnergy(
         small, cameras, targets, trust, torch.zeros_like(targets), scale, state, precision, l2=config.l2
     )
-    kernels = _kernels(config, targets[0].numel())
     stages, deep = config.stages, config.jacobian == "deep"
     total = sum(stage.renders for stage in stages) + 1
     frames, done = int(seen.sum()), 0
 
     def look(at: Parameters, name: str, readings: int) -> tuple[Tensor, Tensor]:
+        return render_landmarks(renderer, network, at, cameras, crops, partial(tell, name), readings)
+
+    def tell(name: str, count: int) -> None:
         nonlocal done
+        done += count
+        progress(name, done, total * frames)
 
-        def tell(count: int) -> None:
-            nonlocal done
-            done += count
-            progress(name, done, total * frames)
-
-        return render_landmarks(renderer, network, at, cameras, crops, tell, readings)
-
-    lower, upper = bounds(rig)
+    limits = bounds(rig)
     solution: Solution | None = None
+    pixels = None
+    if plate_crop is not None and not deep and any(stage.photometric for stage in stages):
+        pixels = Photometry.read(renderer, cameras, crops, plate_crop)
+    likeness: Tensor | None = None
     for stage in stages:
+        usable = pixels is not None and (likeness is None or alike(likeness))
+        if (stage.photometric and not usable) or (stage.fallback and likeness is not None and usable):
+            continue
         if stage.fit_light and plate_crop is not None:
             renderer = _lit(renderer, state, energy, cameras, crops, plate_crop)
         free = free_parameters(rig, stage)
         # Every deep step renders and reads anew, as the next look of the geometric way would.
         steps = min(stage.iterations, max(2, 2 * stage.renders)) if deep else stage.iterations
         for repeat in range(1 if deep else max(1, stage.renders)):
-            if repeat < stage.renders:
+            if repeat < stage.renders and stage.readings:
                 energy = energy.with_offsets(state, look(state, stage.name, 1 if deep else stage.readings)[0])
             if stage.reweight and solution is not None:
                 energy = _reweighted(energy, state, solution, targets, observed.spread, seen, config.bias)
@@ -153,32 +160,62 @@ def fit_frames(
                 edge_weight=stage.edge_weight,
                 rigid_prior=stage.rigid_prior,
             )
-            if deep:
-                here = replace(here, deep=_deep_points(renderer, network, cameras, crops, free))
-            base = torch.cat([state.jaw, state.weights], 1)
-            room = torch.full_like(base[:, :6], torch.inf)
-            low = torch.cat([-room, lower - base], 1)
-            high = torch.cat([room, upper - base], 1)
-            solution = minimise(
-                here,
-                torch.zeros_like(low),
-                low,
-                high,
-                free,
-                max_iterations=steps,
-                step_tolerance=1e-6,
-                kernels=kernels,
-            )
-            state = state.retract(solution.x)
-            # Rounding may leave a control a hair outside.
-            inside = torch.cat([state.jaw, state.weights], 1).clamp(lower, upper)
-            state = replace(state, jaw=inside[:, :6], weights=inside[:, 6:])
-    rendered, _ = look(state, "check", stages[-1].readings if stages else 1)
+            if stage.photometric and pixels is not None:
+                shares = torch.ones_like(scale) if likeness is None else (likeness >= LEAST_LIKENESS).to(scale)
+                factor = MEASURED_UNIT * stage.photometric
+                shading = pixels.energy(state, renderer, stage.blur, factor * shares, partial(tell, stage.name))
+                count = shading.reference[0].numel()
+                kernels = [Block(slice(0, count), Cauchy(_PIXEL_KERNEL * factor))]
+                kernels += _kernels(config, slice(count, count + targets[0].numel()))
+                solution = _solve(JointEnergy((shading, here)), state, limits, free, steps, kernels)
+                if likeness is None:
+                    likeness = shading.likeness(solution.x)
+                    if not alike(likeness):
+                        break
+            else:
+                if deep:
+                    here = replace(here, deep=_deep_points(renderer, network, cameras, crops, free))
+                kernels = _kernels(config, slice(0, targets[0].numel()))
+                # A bound method: its renders belong to all frames, which cannot be solved in parts.
+                solution = _solve(here.__call__ if deep else here, state, limits, free, steps, kernels)
+            state = _moved(state, solution, limits)
+    rendered, _ = look(state, "check", 1)
     distance = (rendered - targets).norm(dim=-1)
     certain = (trust > 0.3) & torch.isfinite(distance)
     mean = torch.where(certain, distance, torch.zeros_like(distance)).sum((1, 2)) / certain.sum((1, 2)).clamp_min(1)
     in_crop = torch.where(certain, distance * scale[..., None], torch.zeros_like(distance)).sum((1, 2))
     return Fit(state, renderer, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1), _sigma(solution, state))
+
+
+def _solve(
+    problem: Problem,
+    state: Parameters,
+    limits: tuple[Tensor, Tensor],
+    free: Bool[Tensor, " p"],
+    steps: int,
+    kernels: list[Block],
+) -> Solution:
+    """A stage's least squares, in steps from `state`."""
+    base = torch.cat([state.jaw, state.weights], 1)
+    room = torch.full_like(base[:, :6], torch.inf)
+    low, high = torch.cat([-room, limits[0] - base], 1), torch.cat([room, limits[1] - base], 1)
+    return minimise(
+        problem,
+        torch.zeros_like(low),
+        low,
+        high,
+        free,
+        max_iterations=steps,
+        step_tolerance=1e-6,
+        kernels=kernels or None,
+    )
+
+
+def _moved(state: Parameters, solution: Solution, limits: tuple[Tensor, Tensor]) -> Parameters:
+    state = state.retract(solution.x)
+    # Rounding may leave a control a hair outside.
+    inside = torch.cat([state.jaw, state.weights], 1).clamp(*limits)
+    return replace(state, jaw=inside[:, :6], weights=inside[:, 6:])
 
 
 def _deep_points(
@@ -196,12 +233,10 @@ def _deep_points(
     return points
 
 
-def _kernels(config: SolverConfig, rows: int) -> list[Block] | None:
-    """The robust kernel on each landmark's two rows, which come first in the energy; None for plain squares."""
+def _kernels(config: SolverConfig, rows: slice) -> list[Block]:
+    """The robust kernel on each landmark's two rows; none for plain squares."""
     kernel = KERNELS[config.kernel]
-    if kernel is None:
-        return None
-    return [Block(slice(0, rows), kernel(MEASURED_UNIT * config.kernel_scale), 2)]
+    return [] if kernel is None else [Block(rows, kernel(MEASURED_UNIT * config.kernel_scale), 2)]
 
 
 def _sigma(solution: Solution | None, state: Parameters) -> Float[Tensor, "b p"]:

@@ -35,7 +35,12 @@ class Stage:
             in crop pixels for each 1 % of the face's size or degree.
         reweight: whether landmarks are weighted by the noise that the solved frames show (`energy.noise`), rather than
             by what their heatmaps claim.
-        readings: how often the network reads each render, through slightly different windows (`read_landmarks`).
+        readings: how often the network reads each render, through slightly different windows (`read_landmarks`); 0: it
+            does not, and what it said of the last render holds.
+        photometric: factor on the residuals of the render's own pixels (`energy.photometric`); 0 leaves them out.
+        blur: standard deviation of the smoothing under which pixels are compared, in crop pixels.
+        fallback: whether the stage is for shots whose plates do not look like the renders: it is left out after
+            photometric stages that could be solved.
     """
 
     name: str
@@ -50,6 +55,9 @@ class Stage:
     fit_light: bool = False
     reweight: bool = False
     readings: int = 1
+    photometric: float = 0.0
+    blur: float = 1.0
+    fallback: bool = False
 
     def weights(self) -> Float[Tensor, " 68"]:
         """The factors of the 68 landmarks, float64."""
@@ -64,6 +72,14 @@ def _sets(jaw: float = 0.0, others: float = 0.0, mouth: float | None = None) -> 
 
 
 _ALL = ("jaw_open", "jaw", "mouth", "cheeks", "nose", "brows", "eyes")
+
+
+def _pixels(name: str, blur: float, renders: int = 1, fit_light: bool = False, reweight: bool = False) -> Stage:
+    return Stage(
+        name, True, True, _ALL, _sets(0.3, 0.3), 0.0, renders, 6, 0.0, fit_light, reweight,
+        readings=0, photometric=0.5, blur=blur,
+    )  # fmt: skip
+
 
 DEFAULT_STAGES: tuple[Stage, ...] = (
     Stage("translation, non-jaw", True, False, (), _sets(0, 1), edge_weight=0.5, renders=1, iterations=3),
@@ -81,5 +97,10 @@ DEFAULT_STAGES: tuple[Stage, ...] = (
         _sets(0.7, 1, 1.2),
         renders=2,
     ),
-    Stage("whole face, weighted", True, True, _ALL, _sets(1, 1), renders=2, reweight=True, readings=4),
+    # Landmarks err alike in every frame, so that they count less beside pixels. Few steps, since the plate's gradient
+    # holds for about a pixel of its smoothing.
+    _pixels("pixels, coarse", 3.0, fit_light=True, reweight=True),
+    _pixels("pixels", 1.5),
+    _pixels("pixels, fine", 0.8, renders=2),
+    Stage("landmarks, weighted", True, True, _ALL, _sets(1, 1), renders=2, reweight=True, readings=4, fallback=True),
 )

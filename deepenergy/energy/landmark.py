@@ -22,11 +22,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import jacfwd, vmap
 
 from deepenergy.camera import Camera
+from deepenergy.energy.pull_back import pull_back
+from deepenergy.energy.surface import SurfacePoints, projection
 from deepenergy.params import Parameters
 from deepenergy.rig import Rig
 
@@ -86,73 +87,78 @@ class LandmarkEnergy:
         offsets = rendered - self.points(state)
         return replace(self, offsets=torch.where(torch.isfinite(offsets), offsets, self.offsets))
 
+    def take(self, rows: Int[Tensor, " n"]) -> LandmarkEnergy:
+        """Some of the frames; `deep` is for all of them or none."""
+        assert self.deep is None
+        return replace(
+            self,
+            targets=self.targets[rows],
+            weights=self.weights[rows],
+            offsets=self.offsets[rows],
+            pixel_scale=self.pixel_scale[rows],
+            base=self.base[rows],
+            precision=None if self.precision is None else self.precision[rows],
+        )
+
     def __call__(self, x: Float[Tensor, "b p"]) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r p"]]:
         """Residuals and Jacobian at steps `x` from the base."""
-        frames = (
-            self.base.rotation,
-            self.base.translation,
-            self.base.jaw,
-            self.base.weights,
-            self.targets if self.deep is not None else self.targets - self.offsets,
-            self.weights,
-            self.pixel_scale,
-            self._precision(),
-        )
+        state = self.base.retract(x)
         if self.deep is not None:
             # The network's points as they move with the step, to first order about x; the rest is exact.
-            points, jacobian = (torch.nan_to_num(part) for part in self.deep(self.base, x))
-            frames = (*frames, points, jacobian, x)
-
-        def both(step: Tensor, *frame: Tensor) -> tuple[Tensor, Tensor]:
-            residual = self._residual(step, *frame)
-            return residual, residual
-
-        jacobian, residual = vmap(jacfwd(both, has_aux=True))(x, *frames)
-        return residual, jacobian
-
-    def _precision(self) -> Tensor:
-        if self.precision is not None:
-            return self.precision
-        return torch.eye(2).to(self.targets).expand(*self.targets.shape, 2)
-
-    def _residual(
-        self,
-        step: Tensor,
-        rotation: Tensor,
-        translation: Tensor,
-        jaw: Tensor,
-        weights: Tensor,
-        target: Tensor,
-        factor: Tensor,
-        scale: Tensor,
-        precision: Tensor,
-        *deep: Tensor,
-    ) -> Tensor:
-        base = Parameters(rotation[None], translation[None], jaw[None], weights[None])
-        state = base.retract(step[None])
-        if deep:
-            points, slope, at = deep
-            points = points + slope @ (step - at)
+            points, slope = (torch.nan_to_num(part) for part in self.deep(self.base, x))
+            target = self.targets
         else:
-            points = self.points(state)[0]
-        difference = (points - target) * scale[:, None, None]
-        seen = factor > 0
-        difference = torch.where(seen[..., None], difference, torch.zeros_like(difference))
-        difference = (precision @ difference[..., None]).squeeze(-1)
-        rows = [(difference * factor[..., None]).reshape(-1)]
+            points, slope = self._moving_points(state, x)
+            target = self.targets - self.offsets
+        seen = (self.weights > 0)[..., None]
+        scale = self.pixel_scale[..., None, None]
+        difference = torch.where(seen, (points - target) * scale, torch.zeros_like(points))
+        slope = torch.where(seen[..., None], slope * scale[..., None], torch.zeros_like(slope))
+        if self.precision is not None:
+            difference = (self.precision @ difference[..., None]).squeeze(-1)
+            slope = self.precision @ slope
+        factor = self.weights[..., None]
+        rows, columns = [(difference * factor).flatten(1)], [(slope * factor[..., None]).flatten(1, 3)]
         if self.edge_weight:
-            pair = torch.minimum(factor[:, 1:], factor[:, :-1])[..., None] * self.edge_weight
-            rows.append(((difference[:, 1:] - difference[:, :-1]) * pair).reshape(-1))
+            pair = torch.minimum(self.weights[..., 1:], self.weights[..., :-1])[..., None] * self.edge_weight
+            rows.append(((difference[:, :, 1:] - difference[:, :, :-1]) * pair).flatten(1))
+            columns.append(((slope[:, :, 1:] - slope[:, :, :-1]) * pair[..., None]).flatten(1, 3))
+        count = x.shape[1]
+
+        def pull(value: Tensor, first: int, factor: Tensor) -> None:
+            rows.append(factor * value)
+            one = x.new_zeros(value.shape[1], count)
+            one[:, first : first + value.shape[1]] = torch.diag(factor.expand(value.shape[1]))
+            columns.append(one.expand(len(x), -1, -1))
+
+        unit = x.new_tensor(L2_UNIT * self.l2**0.5)
         if self.l2:
-            rows.append(L2_UNIT * self.l2**0.5 * state.weights[0])
+            pull(state.weights, 12, unit)
             if self.rig.jaw is not None:
-                span = (self.rig.jaw.upper - self.rig.jaw.lower).to(step)
-                rows.append(L2_UNIT * self.l2**0.5 * state.jaw[0] / span)
+                pull(state.jaw, 6, unit / (self.rig.jaw.upper - self.rig.jaw.lower).to(x))
         if self.rigid_prior:
             # One degree and one per cent of a face's 0.2 m weigh alike.
-            rows.append(self.rigid_prior * step[:3] * (180 / torch.pi))
-            rows.append(self.rigid_prior * step[3:6] / 0.002)
-        return torch.cat(rows)
+            pull(x[:, :3], 0, x.new_tensor(self.rigid_prior * 180 / torch.pi))
+            pull(x[:, 3:6], 3, x.new_tensor(self.rigid_prior / 0.002))
+        return torch.cat(rows, 1), torch.cat(columns, 1)
+
+    def _moving_points(self, state: Parameters, step: Tensor) -> tuple[Tensor, Tensor]:
+        """The rig's own landmark points in plate pixels, and their Jacobian."""
+        faces, barycentrics = self.rig.require_landmarks()
+        corners = self.rig.faces[faces]
+        vertices = self.rig.vertices(state)
+        share = barycentrics.to(vertices)
+        world = (vertices[:, corners] * share[:, :, None]).sum(2)
+        # Every corner of every landmark by itself: skinning is linear in corners, not in points between them.
+        moving = SurfacePoints.of(self.rig, corners.flatten())
+        points, slopes = [], []
+        for camera in self.cameras:
+            pixels, slope = projection(camera, world)
+            force = (slope[:, :, :, None, :] * share[None, :, None, :, None]).transpose(1, 2).flatten(2, 3)
+            each = [pull_back(moving, state, step[:, :3], force[:, axis]) for axis in range(2)]
+            points.append(pixels)
+            slopes.append(torch.stack([part.unflatten(1, (-1, 3)).sum(2) for part in each], 2))
+        return torch.stack(points, 1), torch.stack(slopes, 1)
 
 
 def precision_of(spread: Float[Tensor, "*b 2 2"]) -> Float[Tensor, "*b 2 2"]:

@@ -1,0 +1,122 @@
+"""Pixels of plates and renders for the photometric energy, and whether they are alike enough to be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepenergy.camera import Camera
+from deepenergy.energy.photometric import PhotometricEnergy, look_up, luminance_features
+from deepenergy.energy.surface import SurfacePoints, face_points
+from deepenergy.params import Parameters
+from deepenergy.render import Render, Renderer
+
+WINDOW = 256
+POINTS = 1500
+# A vertex is hidden where the surface before it is nearer by more than this (metres).
+_HIDDEN_BY = 0.003
+_AT_ONCE = 4
+# Correlation of a view's features below which its pixels are not used, and the shot's typical one.
+LEAST_LIKENESS = 0.4
+_TYPICAL_LIKENESS = 0.7
+
+# (frame, camera, window, size) -> [3, size, size], or None where the plate cannot be read.
+PlateCrop = Callable[[int, int, Tensor, int], "Tensor | None"]
+
+
+@dataclass(frozen=True)
+class Photometry:
+    """The plates of B frames and C cameras in their windows.
+
+    Attributes:
+        points: where plates and renders are compared.
+        cameras: C cameras.
+        crops: `[B, C, 4]` windows, plate pixels.
+        images: `[B, C, 3, S, S]` display-referred sRGB; NaN where there is none.
+    """
+
+    points: SurfacePoints
+    cameras: tuple[Camera, ...]
+    crops: Tensor
+    images: Tensor
+
+    @staticmethod
+    def read(
+        renderer: Renderer, cameras: tuple[Camera, ...], crops: Float[Tensor, "b c 4"], plate_crop: PlateCrop
+    ) -> Photometry:
+        """Read the windows of the plates."""
+        images = torch.full((*crops.shape[:2], 3, WINDOW, WINDOW), torch.nan)
+        for b, c in torch.isfinite(crops).all(-1).nonzero().tolist():
+            image = plate_crop(b, c, crops[b, c], WINDOW)
+            if image is not None:
+                images[b, c] = image.to(images)
+        return Photometry(face_points(renderer.rig, POINTS), cameras, crops, images)
+
+    @torch.no_grad()
+    def energy(
+        self,
+        state: Parameters,
+        renderer: Renderer,
+        blur: float,
+        share: Float[Tensor, "b c"],
+        tell: Callable[[int], None] = lambda count: None,
+    ) -> PhotometricEnergy:
+        """The energy about `state`, in standard deviations of what plates and renders differ by there.
+
+        Args:
+            blur: smoothing of both, window pixels.
+            share: factor on each view.
+        """
+        shape = (*self.crops.shape[:2], len(self.points))
+        plates = torch.zeros(*shape[:2], WINDOW, WINDOW)
+        reference = torch.zeros(shape, dtype=torch.float64)
+        visible = torch.zeros(shape, dtype=torch.float64)
+        for c, camera in enumerate(self.cameras):
+            rows = (torch.isfinite(self.images[:, c, 0, 0, 0]) & (share[:, c] > 0)).nonzero()[:, 0]
+            for part in rows.split(_AT_ONCE):
+                through = camera.crop(self.crops[part, c], WINDOW)
+                render = renderer(renderer.rig.vertices(_single(state[part], renderer)), through)
+                image = self.images[part, c].to(render.image)
+                plates[part, c] = luminance_features(image, blur).cpu()
+                # The plate behind the render, so that both are alike beyond the head's outline.
+                features = luminance_features(render.image * render.mask + image * (1 - render.mask), blur)
+                world = self.points.world(state[part])
+                reference[part, c], visible[part, c] = _seen(render, features.cpu(), through, world)
+                tell(len(part))
+        energy = PhotometricEnergy(self.points, self.cameras, self.crops, plates, reference, visible, state)
+        residual = energy(torch.zeros(len(state), 12 + state.weights.shape[1], dtype=torch.float64))[0]
+        counted = residual.view(len(state), len(self.cameras), -1).abs()[visible > 0]
+        noise = 1.4826 * float(counted.median()) if len(counted) else 1.0
+        weights = visible * share[..., None] / max(noise, 1e-3)
+        return PhotometricEnergy(self.points, self.cameras, self.crops, plates, reference, weights, state)
+
+
+def _seen(
+    render: Render, features: Tensor, camera: Camera, world: Float[Tensor, "b m 3"]
+) -> tuple[Float[Tensor, "b m"], Float[Tensor, "b m"]]:
+    """The render's features at the points, and 1 for those that it shows."""
+    in_camera = camera.camera_points(world)
+    pixels, own = camera.pixels(in_camera), in_camera[..., 2]
+    depth = render.fragments.depth.cpu()
+    samples = depth.shape[-1] // WINDOW
+    at = (pixels * samples).floor().long()
+    inside = ((at >= 0) & (at < depth.shape[-1])).all(-1) & (own > 0)
+    at = at.clamp(0, depth.shape[-1] - 1)
+    before = depth[torch.arange(len(world))[:, None], at[..., 1], at[..., 0]].double()
+    shown = inside & (before > 0) & (own - before < _HIDDEN_BY)
+    return look_up(features, pixels)[0], shown.double()
+
+
+def _single(state: Parameters, renderer: Renderer) -> Parameters:
+    parts: Sequence[Tensor] = (state.rotation, state.translation, state.jaw, state.weights)
+    return Parameters(*(part.to(renderer.rig.neutral) for part in parts))
+
+
+def alike(likeness: Float[Tensor, "b c"]) -> bool:
+    """Whether the rig's appearance resembles the plates' at all, by the median of all views."""
+    known = likeness[torch.isfinite(likeness)]
+    return bool(len(known)) and float(known.median()) >= _TYPICAL_LIKENESS
