@@ -1,4 +1,4 @@
-"""The command line: `deepenergy demo | solve | eval | rig | doctor`.
+"""The command line: `deepenergy demo | solve | eval | appearance | rig | doctor`.
 
 Wrong input is told in one line on stderr with exit code 2 and no traceback; an interrupted run exits with 130.
 """
@@ -207,6 +207,22 @@ def evaluate_track(
     loaded = None if rig is None else Rig.load(rig, landmarks=landmarks)
     view = Camera.load(cameras, name=camera)
     typer.echo(format_table(evaluate(Track.load(track), GroundTruth.load(ground_truth), loaded, view)))
+
+
+@app.command()
+def appearance(
+    shot: Annotated[Path, typer.Argument(help="Shot file (TOML), solved before.")],
+    track: Annotated[Path | None, typer.Option(help="The track, instead of track.npz in the output folder.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the results, instead of the shot file's.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="How many frames to learn from.")] = 5,
+    size: Annotated[int, typer.Option(min=0, help="Side of the texture; 0 for vertex albedo.")] = 1024,
+) -> None:
+    """Estimate the actor's albedo and the light from a solved shot; write rig, light and a comparison picture."""
+    from deepenergy.appearance import run_shot
+
+    with _progress_bar() as progress:
+        lines = run_shot(shot, track, output, frames, size, progress)
+    typer.echo("\n".join(lines))
 
 
 @rig_app.command("info")

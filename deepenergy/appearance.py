@@ -1,0 +1,246 @@
+"""The appearance of a solved shot: which frames to learn it from, the files to write, and how good it is.
+
+The paper's precomputation (section 3) takes one near-neutral frame. Its shadows and highlights then stay in the
+albedo; a few frames more with the head turned tell them apart, so frames whose heads are turned differently are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from deepenergy.camera import Camera
+from deepenergy.errors import InputError
+from deepenergy.io.atomic import atomic_path
+from deepenergy.params import Parameters
+from deepenergy.plates import PlateError, Plates
+from deepenergy.render import Renderer
+from deepenergy.render.appearance import Appearance, estimate_appearance
+from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.render.passes import over_plate
+from deepenergy.render.regions import face_skin
+from deepenergy.rig import Rig
+from deepenergy.rotation import rotation_angle
+from deepenergy.shot import Shot
+from deepenergy.track import Track
+
+Progress = Callable[[str, int, int], None]
+VIEW_FRAMES = 5
+# How many times the difference is brightened in the picture.
+_GAIN = 4.0
+
+
+@dataclass(frozen=True)
+class ShotAppearance:
+    """What was estimated, from which frames, and how well it renders the first of them, the anchor.
+
+    Attributes:
+        appearance: rig and light.
+        frames: frame numbers, the anchor (the one nearest neutral) first.
+        psnr: camera name -> dB of the render against the anchor's plate, on the face's visible skin.
+        picture: `[3, H, W]` plate, render over the plate, and difference of the anchor in the first camera.
+    """
+
+    appearance: Appearance
+    frames: tuple[int, ...]
+    psnr: dict[str, float]
+    picture: Tensor
+
+
+def choose_frames(states: Parameters, count: int) -> list[int]:
+    """Rows to learn from: the one nearest neutral, then those whose heads are turned farthest from all chosen so far.
+
+    Args:
+        states: T finite states.
+        count: at most this many.
+
+    Raises:
+        ValueError: no state, or a count below 1.
+    """
+    if len(states) == 0 or count < 1:
+        raise ValueError(f"found {len(states)} states and a count of {count}; expected 1 or more of both")
+    expression = states.weights.square().sum(1) + states.jaw[:, :3].square().sum(1)
+    chosen = [int(expression.argmin())]
+    apart = rotation_angle(states.rotation, states.rotation[chosen[0]].expand_as(states.rotation))
+    while len(chosen) < min(count, len(states)) and float(apart.max()) > 0:
+        chosen.append(int(apart.argmax()))
+        more = rotation_angle(states.rotation, states.rotation[chosen[-1]].expand_as(states.rotation))
+        apart = torch.minimum(apart, more)
+    return chosen
+
+
+def appearance_of_shot(
+    plates: Sequence[Plates],
+    rig: Rig,
+    cameras: Sequence[Camera],
+    track: Track,
+    frames: int = VIEW_FRAMES,
+    texture_size: int = 1024,
+    progress: Progress | None = None,
+) -> ShotAppearance:
+    """Estimate albedo and light from a solved shot.
+
+    Args:
+        plates, cameras: of every camera.
+        rig: the track's rig.
+        track: gives the poses; frames with status "solved" are used, any usable ones where there is none.
+        frames: how many frames to learn from, in every camera.
+        texture_size: side of the texture, 0 for vertex albedo.
+        progress: called with ("appearance", done, total).
+
+    Raises:
+        InputError: a track of another rig, without a usable frame, or of other frames than the plates.
+    """
+    track.check_rig(rig)
+    wanted = track.solved if track.solved.any() else track.usable
+    rows = np.flatnonzero(wanted & np.isin(track.frames, [n for plate in plates for n in plate.frames]))
+    if len(rows) == 0:
+        raise InputError(
+            "appearance track",
+            f"{int(wanted.sum())} usable frames, none of them in the plates",
+            "a frame with a pose and a plate",
+            "solve the shot, or give the track that belongs to these plates with --track",
+        )
+    states = track.parameters()[torch.from_numpy(rows)]
+    chosen = choose_frames(states, frames)
+    renderer = Renderer(rig, ambient_occlusion(rig))
+    views: list[tuple[int, int, Tensor, Tensor]] = []
+    for done, row in enumerate(chosen):
+        number = int(track.frames[rows[row]])
+        mesh = rig.vertices(Parameters(*(part.to(rig.neutral) for part in vars(states[[row]]).values())))
+        for index, plate in enumerate(plates):
+            if number in plate.frames:
+                try:
+                    views.append((number, index, mesh, plate.read(plate.frames.index(number))))
+                except PlateError:
+                    # A damaged frame is no reason to refuse the others.
+                    continue
+        if progress is not None:
+            progress("appearance", done, len(chosen))
+    if not views:
+        raise InputError("appearance plates", "no readable frame", "one frame at least", "export the plates again")
+    appearance = estimate_appearance(
+        renderer, torch.cat([v[2] for v in views]), [cameras[v[1]] for v in views], [v[3] for v in views], texture_size
+    )
+    if progress is not None:
+        progress("appearance", len(chosen), len(chosen))
+    lit = appearance.apply(renderer)
+    anchor = [v for v in views if v[0] == views[0][0]]
+    quality = {cameras[i].name: skin_psnr(lit, mesh, cameras[i], plate) for _, i, mesh, plate in anchor}
+    _, first, mesh, plate = anchor[0]
+    used = tuple(dict.fromkeys(v[0] for v in views))
+    return ShotAppearance(appearance, used, quality, side_by_side(lit, mesh, cameras[first], plate))
+
+
+@torch.no_grad()
+def skin_mask(renderer: Renderer, mesh: Float[Tensor, "1 v 3"], camera: Camera) -> Bool[Tensor, "h w"]:
+    """Pixels that show nothing but the face's skin."""
+    skin = face_skin(renderer.rig).to(mesh)
+    render = renderer(mesh, camera)
+    visible = render.fragments.face_index
+    shown = torch.where(visible >= 0, skin[visible.clamp_min(0)], torch.zeros_like(skin[:1]))[:, None]
+    per_side = shown.shape[-1] // camera.width
+    whole = -torch.nn.functional.max_pool2d(-shown, per_side) if per_side > 1 else shown
+    return (whole[0, 0] > 0.5) & (render.mask[0, 0] > 0.999)
+
+
+@torch.no_grad()
+def skin_psnr(renderer: Renderer, mesh: Float[Tensor, "1 v 3"], camera: Camera, plate: Float[Tensor, "3 h w"]) -> float:
+    """Peak signal-to-noise ratio (dB, display-referred) of a render on the face's visible skin; NaN without any."""
+    mask = skin_mask(renderer, mesh, camera)
+    difference = (renderer(mesh, camera).image[0] - plate)[:, mask]
+    return float(-10 * torch.log10(difference.square().mean()))
+
+
+@torch.no_grad()
+def side_by_side(
+    renderer: Renderer, mesh: Float[Tensor, "1 v 3"], camera: Camera, plate: Float[Tensor, "3 h w"]
+) -> Float[Tensor, "3 h 3w"]:
+    """Plate, render over the plate, and the absolute difference brightened four times."""
+    image = over_plate(renderer, renderer(mesh, camera), plate[None])[0]
+    return torch.cat([plate, image, ((image - plate).abs() * _GAIN).clamp(0, 1)], 2)
+
+
+def write_appearance(folder: Path, result: ShotAppearance) -> list[Path]:
+    """Write `appearance.rig.npz`, `appearance.light.npz` and `appearance.png` (plate, render, difference).
+
+    Raises:
+        InputError: a folder that cannot be written.
+    """
+    paths = [folder / f"appearance.{ending}" for ending in ("rig.npz", "light.npz", "png")]
+    result.appearance.rig.save(paths[0])
+    save_light(paths[1], result.appearance.light)
+    pixels = (result.picture * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    with atomic_path(paths[2], "appearance picture") as temporary:
+        Image.fromarray(pixels).save(temporary)
+    return paths
+
+
+def save_light(path: Path, light: Float[Tensor, "9 3"]) -> None:
+    """Write SH coefficients (world axes, order (l, m) = 00, 1-1, 10, 11, 2-2 .. 22) as `.npz`, array `light`."""
+    with atomic_path(path, "light output") as temporary, temporary.open("wb") as file:
+        np.savez(file, light=light.detach().cpu().numpy())
+
+
+def load_light(path: Path) -> Float[Tensor, "9 3"]:
+    """Read what `save_light` wrote.
+
+    Raises:
+        InputError: no such file, or not nine coefficients of three channels.
+    """
+    expected, remedy = "`light` [9, 3], finite", "make it with `deepenergy appearance`"
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            light = file["light"]
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+        raise InputError("light", f"{path}, which cannot be read ({error})", expected, remedy) from error
+    if light.shape != (9, 3) or light.dtype.kind != "f" or not np.isfinite(light).all():
+        raise InputError("light", f"{light.dtype} of shape {light.shape} in {path}", expected, remedy)
+    return torch.from_numpy(light.astype(np.float32))
+
+
+def run_shot(
+    path: Path, track: Path | None, output: Path | None, frames: int, texture_size: int, progress: Progress
+) -> list[str]:
+    """The command `deepenergy appearance`: read the shot and its track, write the results, say what was done.
+
+    Args:
+        path: the shot file.
+        track: the track, or None for the one that `deepenergy solve` wrote.
+        output: folder for the results, or None for the shot's own.
+        frames, texture_size, progress: see `appearance_of_shot`.
+
+    Raises:
+        InputError: anything that is missing or does not belong together.
+    """
+    shot = Shot.load(path)
+    folder = shot.output_folder if output is None else output
+    solved = shot.output_folder / "track.npz" if track is None else track
+    if not solved.is_file():
+        raise InputError(
+            "appearance track", f"no file {solved}", "a solved track", "run `deepenergy solve` first, or give --track"
+        )
+    plates, rig, cameras = shot.open()
+    if rig.identity_basis is not None:
+        # The solve made the rig of anybody the actor's, and kept it beside the track.
+        rig = Rig.load(solved.parent / "rig.npz")
+    if texture_size and rig.uvs is None:
+        texture_size = 0
+    result = appearance_of_shot(plates, rig, cameras, Track.load(solved), frames, texture_size, progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = write_appearance(folder, result)
+    kind = f"a {texture_size}x{texture_size} texture" if texture_size else "vertex albedo"
+    quality = ", ".join(f"{name} {value:.1f} dB" for name, value in result.psnr.items())
+    numbers = ", ".join(str(number) for number in result.frames)
+    return [
+        f"{kind} and nine light coefficients from frames {numbers}",
+        f"frame {result.frames[0]} against its plate, on the face's visible skin: {quality}",
+        *(f"written {path}" for path in written),
+    ]
