@@ -16,6 +16,7 @@ from deepenergy.energy.deep import deep_landmarks
 from deepenergy.energy.joint import JointEnergy
 from deepenergy.energy.landmark import CROP_PIXELS, MEASURED_UNIT, DeepPoints, inverse_root, precision_of
 from deepenergy.energy.noise import landmark_noise
+from deepenergy.energy.uncertainty import parameter_sigma, patches
 from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
 from deepenergy.landmarks.readings import read_landmarks
 from deepenergy.observe import Observations
@@ -25,7 +26,8 @@ from deepenergy.pnp import rigid_start
 from deepenergy.render import Renderer
 from deepenergy.render.light_fit import fit_light
 from deepenergy.rig import Rig
-from deepenergy.solve import Block, Cauchy, Problem, Solution, covariance, minimise
+from deepenergy.solve import Block, Cauchy, Problem, Solution, minimise
+from deepenergy.solve.kernels import weighting
 from deepenergy.solver_config import KERNELS, SolverConfig
 from deepenergy.stages import Stage
 
@@ -47,8 +49,9 @@ class Fit:
         rendered: `[B, C, 68, 2]` the network's landmarks on the render at `state`, plate pixels.
         residual_px: `[B]` mean distance of `rendered` and the plate's landmarks, plate pixels; sure landmarks only.
         residual_crop: `[B]` the same in crop pixels.
-        sigma: `[B, P]` standard deviation of (rotation 3, translation 3, jaw 6, weights K) by the last stage's
-            covariance, in radians, metres and weights; NaN where it did not move them.
+        sigma: `[B, P]` standard deviation of (rotation 3, translation 3, jaw 6, weights K) by the last stage: radians,
+            metres and weights (energy/uncertainty.py); NaN where it did not move them.
+        likeness: `[B, C]` correlation of plate and render where pixels were compared, else NaN.
     """
 
     state: Parameters
@@ -57,6 +60,7 @@ class Fit:
     residual_px: Tensor
     residual_crop: Tensor
     sigma: Tensor
+    likeness: Tensor
 
 
 def render_landmarks(
@@ -135,10 +139,14 @@ def fit_frames(
 
     limits = bounds(rig)
     solution: Solution | None = None
+    by_landmarks: Solution | None = None
     pixels = None
     if plate_crop is not None and not deep and any(stage.photometric for stage in stages):
         pixels = Photometry.read(renderer, cameras, crops, plate_crop)
     likeness: Tensor | None = None
+    kernels: list[Block] = []
+    neutral = small.landmarks(small.neutral[None].double())[0]
+    points, edges = neutral[:0], False
     for stage in stages:
         usable = pixels is not None and (likeness is None or alike(likeness))
         if (stage.photometric and not usable) or (stage.fallback and likeness is not None and usable):
@@ -151,8 +159,8 @@ def fit_frames(
         for repeat in range(1 if deep else max(1, stage.renders)):
             if repeat < stage.renders and stage.readings:
                 energy = energy.with_offsets(state, look(state, stage.name, 1 if deep else stage.readings)[0])
-            if stage.reweight and solution is not None:
-                energy = _reweighted(energy, state, solution, targets, observed.spread, seen, config.bias)
+            if stage.reweight and by_landmarks is not None:
+                energy = _reweighted(energy, state, by_landmarks, targets, observed.spread, seen, config.bias)
             here = replace(
                 energy,
                 base=state,
@@ -168,6 +176,7 @@ def fit_frames(
                 kernels = [Block(slice(0, count), Cauchy(_PIXEL_KERNEL * factor))]
                 kernels += _kernels(config, slice(count, count + targets[0].numel()))
                 solution = _solve(JointEnergy((shading, here)), state, limits, free, steps, kernels)
+                points, edges = shading.points.neutral, bool(stage.edge_weight)
                 if likeness is None:
                     likeness = shading.likeness(solution.x)
                     if not alike(likeness):
@@ -177,14 +186,20 @@ def fit_frames(
                     here = replace(here, deep=_deep_points(renderer, network, cameras, crops, free))
                 kernels = _kernels(config, slice(0, targets[0].numel()))
                 # A bound method: its renders belong to all frames, which cannot be solved in parts.
-                solution = _solve(here.__call__ if deep else here, state, limits, free, steps, kernels)
+                solution = by_landmarks = _solve(here.__call__ if deep else here, state, limits, free, steps, kernels)
+                points, edges = neutral[:0], bool(stage.edge_weight)
             state = _moved(state, solution, limits)
     rendered, _ = look(state, "check", 1)
     distance = (rendered - targets).norm(dim=-1)
     certain = (trust > 0.3) & torch.isfinite(distance)
     mean = torch.where(certain, distance, torch.zeros_like(distance)).sum((1, 2)) / certain.sum((1, 2)).clamp_min(1)
     in_crop = torch.where(certain, distance * scale[..., None], torch.zeros_like(distance)).sum((1, 2))
-    return Fit(state, renderer, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1), _sigma(solution, state))
+    sigma = torch.full((len(state), 12 + state.weights.shape[1]), torch.nan, dtype=torch.float64)
+    if solution is not None:
+        sigma = _sigma(solution, kernels, points, neutral, len(cameras), edges)
+    if likeness is None or not alike(likeness):
+        likeness = torch.full_like(scale, torch.nan)
+    return Fit(state, renderer, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1), sigma, likeness)
 
 
 def _solve(
@@ -239,12 +254,27 @@ def _kernels(config: SolverConfig, rows: slice) -> list[Block]:
     return [] if kernel is None else [Block(rows, kernel(MEASURED_UNIT * config.kernel_scale), 2)]
 
 
-def _sigma(solution: Solution | None, state: Parameters) -> Float[Tensor, "b p"]:
-    """Standard deviations of the parameters that the last solve moved."""
-    if solution is None:
-        return torch.full((len(state), 12 + state.weights.shape[1]), torch.nan, dtype=torch.float64)
-    variance = covariance(solution, strict=False).matrix.diagonal(dim1=1, dim2=2)
-    return torch.where(solution.free, variance.sqrt(), torch.full_like(variance, torch.nan))
+def _sigma(
+    solution: Solution,
+    kernels: list[Block],
+    points: Float[Tensor, "m 3"],
+    landmarks: Float[Tensor, "68 3"],
+    cameras: int,
+    edges: bool,
+) -> Float[Tensor, "b p"]:
+    """Standard deviations by the last solve, whose rows are pixels, landmarks, edges and priors."""
+    rows = solution.residual.shape[1]
+    cell = patches(torch.cat([points, landmarks]))
+    marks = cell[len(points) :].repeat_interleave(2)
+    parts = [cell[: len(points)].repeat(cameras), marks.repeat(cameras)]
+    if edges:
+        parts.append(marks[:-2].repeat(cameras))
+    known = torch.cat(parts)
+    patch = torch.cat([known, known.new_full((rows - len(known),), -1)])
+    roots = weighting(kernels, rows, patch.device)(solution.residual)[1]
+    return parameter_sigma(
+        solution, torch.ones_like(solution.residual) if roots is None else roots, patch, MEASURED_UNIT
+    )
 
 
 def _reweighted(

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
+from deepenergy.failures import Evidence, judge
 from deepenergy.fit import Fit, fit_frames
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.observe import Observations, observe
+from deepenergy.params import Parameters
 from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion
@@ -120,51 +122,54 @@ def _track(
     config: SolverConfig,
 ) -> Track:
     count, cameras, shapes = len(numbers), len(plates), len(rig.weight_names)
-    rotation, translation = np.full((count, 3, 3), np.nan), np.full((count, 3), np.nan)
-    jaw, weights = np.full((count, 6), np.nan), np.full((count, shapes), np.nan)
+    state = Parameters.identity(count, shapes)
+    state = replace(state, translation=torch.full_like(state.translation, torch.nan))
     rendered = np.full((count, cameras, 68, 2), np.nan)
-    residual, confidence = np.full(count, np.nan), np.zeros(count)
+    residual, crop_residual, likeness = (np.full(count, np.nan) for _ in range(3))
+    sigma = np.full((count, 12 + shapes), np.nan)
+    solved = np.zeros(count, bool)
+    heatmaps = observed.confidence.numpy()
+    views = (heatmaps.max(2) > 0).sum(1)
+    sure = heatmaps.mean(2).sum(1) / np.maximum(views, 1)
     at = 0
     for fit in fits:
-        for i in range(len(fit.state)):
-            t = int(rows[at])
-            at += 1
-            rendered[t] = fit.rendered[i].numpy()
-            residual[t] = float(fit.residual_px[i])
-            heatmaps = observed.confidence[t]
-            mean = float(heatmaps[heatmaps.amax(1) > 0].mean())
-            reasons[t] = _failure(fit, i, mean, config)
-            if reasons[t]:
-                continue
-            rotation[t], translation[t] = fit.state.rotation[i].numpy(), fit.state.translation[i].numpy()
-            jaw[t], weights[t] = fit.state.jaw[i].numpy(), fit.state.weights[i].numpy()
-            # Half gone at the residual that would fail the frame's like.
-            confidence[t] = mean * 0.5 ** (float(fit.residual_crop[i]) / (config.max_residual / 2))
+        here = rows[at : at + len(fit.state)].numpy()
+        at += len(here)
+        for name in ("rotation", "translation", "jaw", "weights"):
+            getattr(state, name)[here] = getattr(fit.state, name).to(state.weights)
+        rendered[here], residual[here] = fit.rendered.cpu().numpy(), fit.residual_px.cpu().numpy()
+        crop_residual[here], sigma[here] = fit.residual_crop.cpu().numpy(), fit.sigma.cpu().numpy()
+        likeness[here] = fit.likeness.cpu().nan_to_num(torch.inf).amin(1).numpy()
+        solved[here] = True
+    likeness[np.isinf(likeness)] = np.nan
+    evidence = Evidence(np.array(numbers), state, sure, crop_residual, likeness, solved)
+    reasons = [told or found for told, found in zip(reasons, judge(evidence, config), strict=True)]
+    failed = np.array([bool(reason) for reason in reasons], dtype=bool)
+
+    def kept(values: np.ndarray) -> np.ndarray:
+        return np.where(failed.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values)
+
+    confidence = sure * 0.5 ** (crop_residual / (config.max_residual / 2))
     names = [plate.name for plate in plates]
     return Track(
         frames=np.array(numbers, np.int64),
-        rotation=rotation,
-        translation=translation,
-        jaw=jaw,
-        weights=weights,
+        rotation=kept(state.rotation.numpy()),
+        translation=kept(state.translation.numpy()),
+        jaw=kept(state.jaw.numpy()),
+        weights=kept(state.weights.numpy()),
         weight_names=rig.weight_names,
-        status=np.array(["failed" if reason else "solved" for reason in reasons]),
+        status=np.where(failed, "failed", "solved"),
         reason=np.array(reasons),
-        confidence=confidence,
+        # Half gone at the residual that would fail the frame's like.
+        confidence=np.where(failed, 0.0, confidence),
         landmark_residual_px=residual,
         landmarks_px={name: observed.points[:, c].numpy() for c, name in enumerate(names)},
         render_landmarks_px={name: rendered[:, c] for c, name in enumerate(names)},
         rig_name=rig.name,
+        sigma={
+            "rotation": kept(sigma[:, 0:3]),
+            "translation": kept(sigma[:, 3:6]),
+            "jaw": kept(sigma[:, 6:12]),
+            "weights": kept(sigma[:, 12:]),
+        },
     )
-
-
-def _failure(fit: Fit, i: int, confidence: float, config: SolverConfig) -> str:
-    """Why a frame is not to be used; "" when it is."""
-    if not bool(torch.isfinite(fit.state.translation[i]).all()) or not bool(torch.isfinite(fit.residual_crop[i])):
-        return "the solve did not stay finite"
-    if confidence < config.min_confidence:
-        return f"weak landmarks on the plate (mean confidence {confidence:.2f}, at least {config.min_confidence:.2f})"
-    off = float(fit.residual_crop[i])
-    if off > config.max_residual:
-        return f"plate and render disagree ({off:.1f} crop pixels, at most {config.max_residual:.1f})"
-    return ""

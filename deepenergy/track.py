@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deepenergy.rig import Rig
 
 STATUSES = ("solved", "infilled", "failed")
+REFINED = ("rotation", "translation", "jaw", "weights")
 _LANDMARKS = 68
 # Frames are evaluated in blocks, so that a long shot of a dense rig needs no more than its own result in memory.
 _BLOCK = 16
@@ -45,6 +46,12 @@ class Track:
             empty.
         render_landmarks_px: the same, detected on the render.
         rig_name: the rig that was solved.
+        provenance: `[T]` how each frame's values came about beyond its solve, in words ("infilled by optical flow from
+            1010 and 1017; refined by hybrid"); "" for a frame as it was solved.
+        before: name -> values before temporal refinement, any of rotation, translation, jaw and weights, shaped like
+            them; empty where nothing was refined.
+        sigma: name -> standard deviations by the solver, NaN where it could not tell: "rotation" `[T, 3]` radians about
+            the world's axes, "translation" `[T, 3]` metres, "jaw" `[T, 6]`, "weights" `[T, K]`. May be empty.
 
     A failed frame has NaN in rotation, translation, jaw and weights.
 
@@ -66,6 +73,9 @@ class Track:
     landmarks_px: Mapping[str, np.ndarray] = field(default_factory=dict)
     render_landmarks_px: Mapping[str, np.ndarray] = field(default_factory=dict)
     rig_name: str = ""
+    provenance: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
+    before: Mapping[str, np.ndarray] = field(default_factory=dict)
+    sigma: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frames = np.asarray(self.frames)
@@ -85,7 +95,9 @@ class Track:
         }
         for name, shape in shapes.items():
             self._set(name, self._shaped(name, getattr(self, name), shape))
-        for name in ("status", "reason"):
+        if len(self.provenance) == 0:
+            self._set("provenance", np.full(count, ""))
+        for name in ("status", "reason", "provenance"):
             value = np.asarray(getattr(self, name), dtype=np.str_)
             if value.shape != (count,):
                 raise InputError(f"track {name}", f"shape {value.shape}", f"({count},)", "give one for every frame")
@@ -94,11 +106,22 @@ class Track:
             cameras = getattr(self, name)
             shape = (count, _LANDMARKS, 2)
             self._set(name, {str(c): self._shaped(f"{name} '{c}'", v, shape) for c, v in cameras.items()})
+        self._set("before", {n: self._shaped(f"before {n}", v, self._shape_before(n)) for n, v in self.before.items()})
+        self._set("sigma", {n: self._shaped(f"sigma {n}", v, self._shape_sigma(n)) for n, v in self.sigma.items()})
         self._set("frames", frames.astype(np.int64))
         self._set("weight_names", names)
         self._check_frames()
         self._check_status()
         self._check_values()
+
+    def _shape_before(self, name: str) -> tuple[int, ...]:
+        if name not in REFINED:
+            raise InputError("track before, sigma", f"'{name}'", f"any of {', '.join(REFINED)}", "leave it out")
+        return getattr(self, name).shape
+
+    def _shape_sigma(self, name: str) -> tuple[int, ...]:
+        shape = self._shape_before(name)
+        return (shape[0], 3) if name == "rotation" else shape
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -19,6 +19,8 @@ _ARRAYS = (
     "landmark_residual_px",
 )  # fmt: skip
 _BY_CAMERA = ("landmarks_px", "render_landmarks_px")
+# Absent in files of before there was refinement.
+_BEFORE, _SIGMA = "before_", "sigma_"
 
 
 def write_track(path: Path, track: Track) -> None:
@@ -32,6 +34,9 @@ def write_track(path: Path, track: Track) -> None:
         content[f"{name}_cameras"] = np.array(list(by_camera), dtype=np.str_)
         stacked = np.stack(list(by_camera.values())) if by_camera else np.empty((0, len(track), 68, 2))
         content[name] = stacked
+    content["provenance"] = np.asarray(track.provenance)
+    content |= {_BEFORE + name: values for name, values in track.before.items()}
+    content |= {_SIGMA + name: values for name, values in track.sigma.items()}
     with atomic_path(path, "track output") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **content)  # pyright: ignore[reportArgumentType]
 
@@ -57,6 +62,12 @@ def read_track(path: Path) -> Track:
             for name in _BY_CAMERA:
                 cameras = [str(c) for c in file[f"{name}_cameras"]]
                 content[name] = dict(zip(cameras, file[name], strict=True))
+            if "provenance" in file:
+                content["provenance"] = file["provenance"]
+            before, sigma = (
+                {n.removeprefix(prefix): file[n] for n in file.files if n.startswith(prefix)}
+                for prefix in (_BEFORE, _SIGMA)
+            )
     except InputError:
         raise
     except KeyError as error:
@@ -65,4 +76,4 @@ def read_track(path: Path) -> Track:
         raise InputError("track", f"{path}, which cannot be read ({error})", expected, remedy) from error
     content["weight_names"] = tuple(str(n) for n in content["weight_names"])
     content["rig_name"] = str(content["rig_name"])
-    return Track(**content)
+    return Track(**content, before=before, sigma=sigma)

@@ -1,0 +1,121 @@
+"""Which solved frames are not to be believed, and why: against the limits of the settings and against the shot itself.
+
+A frame fails for itself when its landmarks are weak or plate and render stay far apart. It fails beside the others when
+its residual, or how alike plate and render are, lies far outside of what the shot's frames have, or when the head
+jumps away from its neighbours and back. "Far" is counted in robust standard deviations (1.4826 median absolute
+deviations), and never less than a floor: in a shot of even frames the best of them is no failure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from deepenergy.params import Parameters
+from deepenergy.rotation import rotation_angle, so3_exp, so3_log
+from deepenergy.solver_config import SolverConfig
+
+# Robust standard deviations from which a frame is an outlier.
+OUTLIER = 6.0
+# Floors: crop pixels, correlation, degrees and metres.
+RESIDUAL_FLOOR, LIKENESS_FLOOR, TURN_FLOOR, MOVE_FLOOR = 2.0, 0.15, 12.0, 0.04
+# Frames of the running median that a jump is told from, and the fewest frames that say what is usual.
+WINDOW, FEWEST = 9, 8
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for T frames; NaN or not finite where a frame has no solve.
+
+    Attributes:
+        frames: `[T]` numbers.
+        state: T states.
+        confidence: `[T]` mean of the heatmaps' confidences over the views that have any.
+        residual: `[T]` mean distance of plate and render landmarks, crop pixels.
+        likeness: `[T]` correlation of plate and render, the worst view's; NaN where pixels were not compared.
+        solved: `[T]` bool, frames that were solved at all.
+    """
+
+    frames: np.ndarray
+    state: Parameters
+    confidence: np.ndarray
+    residual: np.ndarray
+    likeness: np.ndarray
+    solved: np.ndarray
+
+
+def judge(evidence: Evidence, config: SolverConfig) -> list[str]:
+    """Why each frame failed; "" for one that did not, and for one that was not solved."""
+    reasons = [_alone(evidence, t, config) if evidence.solved[t] else "" for t in range(len(evidence.frames))]
+    good = evidence.solved & np.array([not reason for reason in reasons], dtype=bool)
+    residual_limit = _limit(evidence.residual[good], RESIDUAL_FLOOR)
+    likeness_limit = -_limit(-evidence.likeness[good], LIKENESS_FLOOR)
+    for t in np.flatnonzero(good):
+        off, alike = float(evidence.residual[t]), float(evidence.likeness[t])
+        if off > residual_limit:
+            reasons[t] = (
+                f"plate and render disagree ({off:.1f} crop pixels, while the shot has {residual_limit:.1f} at most)"
+            )
+        elif alike < likeness_limit:
+            reasons[t] = f"the plate does not look like the render (correlation {alike:.2f}, shot {likeness_limit:.2f})"
+    good &= np.array([not reason for reason in reasons], dtype=bool)
+    for t, words in _jumps(evidence, good).items():
+        reasons[t] = words
+    return reasons
+
+
+def _alone(evidence: Evidence, t: int, config: SolverConfig) -> str:
+    off, sure = float(evidence.residual[t]), float(evidence.confidence[t])
+    if not bool(torch.isfinite(evidence.state.translation[t]).all()) or not np.isfinite(off):
+        return "the solve did not stay finite"
+    if sure < config.min_confidence:
+        return f"weak landmarks on the plate (mean confidence {sure:.2f}, at least {config.min_confidence:.2f})"
+    if off > config.max_residual:
+        return f"plate and render disagree ({off:.1f} crop pixels, at most {config.max_residual:.1f})"
+    return ""
+
+
+def _limit(values: Float[np.ndarray, " n"], floor: float) -> float:
+    """The largest value that is no outlier."""
+    known = values[np.isfinite(values)]
+    if len(known) < FEWEST:
+        return np.inf
+    middle = float(np.median(known))
+    spread = 1.4826 * float(np.median(np.abs(known - middle)))
+    return middle + max(floor, OUTLIER * spread)
+
+
+def _jumps(evidence: Evidence, good: np.ndarray) -> dict[int, str]:
+    """Frames that leave the running median of their neighbours and come back."""
+    rows = np.flatnonzero(good)
+    if len(rows) < FEWEST:
+        return {}
+    rotation, translation = evidence.state.rotation[rows], evidence.state.translation[rows].numpy()
+    centre = _median_rotation(rotation)
+    turn = so3_log(rotation @ centre.mT).numpy()
+    numbers = evidence.frames[rows]
+    turned, moved = np.zeros(len(rows)), np.zeros(len(rows))
+    for i, number in enumerate(numbers):
+        near = np.abs(numbers - number) <= WINDOW // 2
+        # At a cut or the shot's end the window has one side, and its median is no place that the head passed.
+        if near[:i].sum() < 2 or near[i + 1 :].sum() < 2:
+            continue
+        middle = torch.from_numpy(np.median(turn[near], axis=0))
+        turned[i] = np.degrees(float(rotation_angle(so3_exp(middle) @ centre, rotation[i])))
+        moved[i] = np.linalg.norm(translation[i] - np.median(translation[near], axis=0))
+    found = {}
+    for i, t in enumerate(rows):
+        for value, floor, unit in ((turned, TURN_FLOOR, "°"), (moved * 1000, MOVE_FLOOR * 1000, " mm")):
+            if value[i] > _limit(value, floor):
+                found[int(t)] = f"the head jumps ({value[i]:.0f}{unit} from where its neighbours have it)"
+    return found
+
+
+def _median_rotation(rotation: Float[torch.Tensor, "n 3 3"]) -> Float[torch.Tensor, "3 3"]:
+    """The frame's rotation that is nearest to all others, so that differences from it are small."""
+    some = rotation[:: max(1, len(rotation) // 64)]
+    apart = rotation_angle(some[:, None], some[None]).sum(1)
+    return some[int(apart.argmin())]
