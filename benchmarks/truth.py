@@ -12,14 +12,16 @@ from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome, PeakMemory
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
-from deepenergy.evaluate import Evaluation, GroundTruth, evaluate
+from deepenergy.evaluate import Evaluation, evaluate
+from deepenergy.ground_truth import GroundTruth
 from deepenergy.plates import Plates
 from deepenergy.rig import Rig
 
 VARIANTS = {"mono_left": ("left",), "mono_right": ("right",), "stereo": ("left", "right")}
 _ERRORS = (
-    ("rotation_deg", "deg"), ("inplane_mm", "mm"), ("depth_mm", "mm"), ("translation_mm", "mm"), ("vertex_mm", "mm"),
-    ("landmark_px", "px"),
+    ("rotation_deg", "deg"), ("pitch_deg", "deg"), ("yaw_deg", "deg"), ("roll_deg", "deg"), ("inplane_mm", "mm"),
+    ("x_mm", "mm"), ("y_mm", "mm"), ("depth_mm", "mm"), ("translation_mm", "mm"), ("vertex_mm", "mm"),
+    ("landmark_px", "px"), ("weights_mae", "weight"),
 )  # fmt: skip
 
 
@@ -118,4 +120,15 @@ def metrics_of(evaluation: Evaluation, variant: str, context: dict[str, object])
     prefix = f"truth.{variant}"
     result = [Metric(f"{prefix}.solved", evaluation.solved, "share", "higher", context)]
     result += [Metric(f"{prefix}.{n}", getattr(evaluation, n), unit, "lower", context) for n, unit in _ERRORS]
+    for name, value in evaluation.calibration.items():
+        # Further from 1 is worse, on either side.
+        result.append(
+            Metric(
+                f"{prefix}.calibration_{name}",
+                max(value, 1 / value),
+                "x",
+                "lower",
+                {**context, "rms_error_over_sigma": value},
+            )
+        )
     return result

@@ -200,7 +200,8 @@ def evaluate_track(
 ) -> None:
     """Compare a track with the truth: rotation, translation, vertices, landmarks, jitter."""
     from deepenergy.camera import Camera
-    from deepenergy.evaluate import GroundTruth, evaluate, format_table
+    from deepenergy.evaluate import evaluate, format_table
+    from deepenergy.ground_truth import GroundTruth
     from deepenergy.rig import Rig
     from deepenergy.track import Track
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -20,89 +18,14 @@ from rich.table import Table
 
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
+from deepenergy.ground_truth import GroundTruth
 from deepenergy.params import Parameters
 from deepenergy.rig import Rig
-from deepenergy.rotation import rotation_angle, so3_log
+from deepenergy.rotation import so3_log
 from deepenergy.track import Track
 
 JAW_LANDMARKS = slice(0, 17)
 _BLOCK = 16
-
-
-@dataclass(frozen=True, eq=False)
-class GroundTruth:
-    """Known poses and controls of T frames.
-
-    Attributes:
-        frames: `[T]` int64 frame numbers.
-        rotation: `[T, 3, 3]` object to world; `translation`: `[T, 3]` metres. NaN where unknown.
-        weights: `[T, K]` or None; `weight_names`: K names.
-        jaw: `[T, 6]`, as `Track.jaw`, or None (a rig whose jaw is blendshapes only).
-        landmarks_px: camera name -> `[T, 68, 2]` exact landmarks in plate pixels; may be empty.
-    """
-
-    frames: np.ndarray
-    rotation: np.ndarray
-    translation: np.ndarray
-    weights: np.ndarray | None = None
-    weight_names: tuple[str, ...] = ()
-    jaw: np.ndarray | None = None
-    landmarks_px: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @staticmethod
-    def load(path: str | Path) -> GroundTruth:
-        """Read a ground truth, or a track that serves as one.
-
-        Args:
-            path: `.npz` with `frame` [T], `R` [T,3,3], `t` [T,3], and optionally `weights` [T,K] with `target_names`
-                [K], `landmarks_<camera>` [T,68,2]; or a track's `.npz`.
-
-        Raises:
-            InputError: no such file, neither layout, or shapes that disagree.
-        """
-        path = Path(path).expanduser()
-        expected = "a .npz with frame, R and t, or a track"
-        if not path.is_file():
-            raise InputError("ground truth", f"no file {path}", expected, "check the path")
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                content = {name: file[name] for name in file.files}
-        except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise InputError("ground truth", f"{path}, which cannot be read ({error})", expected, "check it") from error
-        if "format" in content:
-            return GroundTruth.from_track(Track.load(path))
-        absent = [name for name in ("frame", "R", "t") if name not in content]
-        if absent:
-            raise InputError("ground truth", f"{path} without {', '.join(absent)}", expected, "add the arrays")
-        count = len(content["frame"])
-        shapes = {"R": (count, 3, 3), "t": (count, 3)}
-        names = tuple(str(n) for n in content.get("target_names", ()))
-        if "weights" in content:
-            shapes["weights"] = (count, len(names))
-        landmarks = {}
-        for name, array in content.items():
-            # 3D landmarks are named alike (`landmarks_world`); the pixels of a camera have two columns.
-            if name.startswith("landmarks_") and array.shape[-1:] == (2,):
-                shapes[name] = (count, 68, 2)
-                landmarks[name.removeprefix("landmarks_")] = array
-        for name, shape in shapes.items():
-            if content[name].shape != shape:
-                raise InputError(f"ground truth {name}", f"shape {content[name].shape}", f"{shape}", "check the layout")
-        return GroundTruth(
-            frames=content["frame"].astype(np.int64),
-            rotation=content["R"],
-            translation=content["t"],
-            weights=content.get("weights"),
-            weight_names=names,
-            landmarks_px=landmarks,
-        )
-
-    @staticmethod
-    def from_track(track: Track) -> GroundTruth:
-        """A track taken as the truth; its failed frames are unknown."""
-        return GroundTruth(
-            track.frames, track.rotation, track.translation, track.weights, track.weight_names, track.jaw
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,15 +39,24 @@ class FrameErrors:
         vertex_mm: mean distance of the face's vertices in world space.
         landmark_px: mean distance, in the first camera, of the rig's 68 projected landmarks; `jaw_landmark_px`: of
             landmarks 0-16 alone.
+        pitch_deg, yaw_deg, roll_deg: size of the rotation's error about the first camera's X, Y and Z axes.
+        x_mm, y_mm: of the translation's along its X and Y.
+        weights_mae: mean absolute error of the weights.
     """
 
     rotation_deg: np.ndarray
+    pitch_deg: np.ndarray
+    yaw_deg: np.ndarray
+    roll_deg: np.ndarray
     translation_mm: np.ndarray
     inplane_mm: np.ndarray
+    x_mm: np.ndarray
+    y_mm: np.ndarray
     depth_mm: np.ndarray
     vertex_mm: np.ndarray
     landmark_px: np.ndarray
     jaw_landmark_px: np.ndarray
+    weights_mae: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -148,7 +80,9 @@ class Evaluation:
     Attributes:
         frames: `[T]` the frames that track and truth share; `status`: `[T]` the track's status of them.
         solved, infilled, failed: shares of `frames`.
-        rotation_deg ... jaw_landmark_px: medians of `per_frame`, see `FrameErrors`.
+        rotation_deg ... weights_mae: medians of `per_frame`, see `FrameErrors`.
+        calibration: rotation, translation or weights -> root mean square of error over the track's own standard
+            deviation: 1 where that tells the truth, more where it promises too much. Empty where the track has none.
         translation_jitter_mm, rotation_jitter_deg: jitter per frame interval squared.
         per_frame: the errors of every frame.
     """
@@ -159,12 +93,19 @@ class Evaluation:
     infilled: float
     failed: float
     rotation_deg: float
+    pitch_deg: float
+    yaw_deg: float
+    roll_deg: float
     translation_mm: float
     inplane_mm: float
+    x_mm: float
+    y_mm: float
     depth_mm: float
     vertex_mm: float
     landmark_px: float
     jaw_landmark_px: float
+    weights_mae: float
+    calibration: dict[str, float]
     translation_jitter_mm: Jitter
     rotation_jitter_deg: Jitter
     per_frame: FrameErrors
@@ -196,16 +137,26 @@ def evaluate(track: Track, truth: GroundTruth, rig: Rig | None, cameras: Camera 
     status = track.status[ours]
     rotation = track.rotation[ours], truth.rotation[theirs]
     translation = track.translation[ours], truth.translation[theirs]
-    offset = (translation[0] - translation[1]) @ camera.world_to_camera[:3, :3].cpu().numpy().T * 1000
+    to_camera = camera.world_to_camera[:3, :3].cpu().numpy()
+    offset = (translation[0] - translation[1]) @ to_camera.T * 1000
+    turn = _turns(*rotation)
+    turn_seen = np.degrees(np.abs(turn @ to_camera.T))
+    change = _weight_errors(track, truth, ours, theirs)
     vertex, landmark, jaw_landmark = _shape_errors(track, truth, rig, camera, ours, theirs)
     per_frame = FrameErrors(
-        rotation_deg=np.degrees(_angles(*rotation)),
+        rotation_deg=np.degrees(np.linalg.norm(turn, axis=1)),
+        pitch_deg=turn_seen[:, 0],
+        yaw_deg=turn_seen[:, 1],
+        roll_deg=turn_seen[:, 2],
         translation_mm=np.linalg.norm(offset, axis=1),
         inplane_mm=np.linalg.norm(offset[:, :2], axis=1),
+        x_mm=np.abs(offset[:, 0]),
+        y_mm=np.abs(offset[:, 1]),
         depth_mm=np.abs(offset[:, 2]),
         vertex_mm=vertex,
         landmark_px=landmark,
         jaw_landmark_px=jaw_landmark,
+        weights_mae=np.abs(change).mean(1),
     )
     solved = status == "solved"
     medians = {f.name: _median(getattr(per_frame, f.name)[solved]) for f in fields(FrameErrors)}
@@ -218,6 +169,11 @@ def evaluate(track: Track, truth: GroundTruth, rig: Rig | None, cameras: Camera 
         infilled=float((status == "infilled").mean()),
         failed=float((status == "failed").mean()),
         **medians,
+        calibration=_calibration(
+            track,
+            ours[solved],
+            {"rotation": turn[solved], "translation": offset[solved] / 1000 @ to_camera, "weights": change[solved]},
+        ),
         translation_jitter_mm=moves,
         rotation_jitter_deg=turns,
         per_frame=per_frame,
@@ -276,10 +232,31 @@ def _states(truth: GroundTruth, rows: np.ndarray, order: tuple[str, ...]) -> Par
     return Parameters(*(torch.from_numpy(np.asarray(a, dtype=np.float64)) for a in arrays))
 
 
-def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _turns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`[T, 3]` rotation vectors, world axes, from b to a; NaN where either is unknown."""
     valid = np.isfinite(a).all((1, 2)) & np.isfinite(b).all((1, 2))
-    result = np.full(len(a), np.nan)
-    result[valid] = rotation_angle(*(torch.from_numpy(np.asarray(m[valid], np.float64)) for m in (a, b))).numpy()
+    result = np.full((len(a), 3), np.nan)
+    first, second = (torch.from_numpy(np.asarray(m[valid], np.float64)) for m in (a, b))
+    result[valid] = so3_log(first @ second.mT).numpy()
+    return result
+
+
+def _weight_errors(track: Track, truth: GroundTruth, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """`[T, K]`, NaN where the truth has no such weights."""
+    if truth.weights is None or sorted(truth.weight_names) != sorted(track.weight_names):
+        return np.full((len(ours), 1), np.nan)
+    columns = [truth.weight_names.index(name) for name in track.weight_names]
+    return track.weights[ours] - np.asarray(truth.weights, np.float64)[theirs][:, columns]
+
+
+def _calibration(track: Track, rows: np.ndarray, errors: dict[str, np.ndarray]) -> dict[str, float]:
+    result = {}
+    for name, error in errors.items():
+        if name not in track.sigma or track.sigma[name][rows].shape != error.shape:
+            continue
+        share = error / np.where(track.sigma[name][rows] > 0, track.sigma[name][rows], np.nan)
+        if np.isfinite(share).any():
+            result[name] = float(np.sqrt(np.nanmean(share**2)))
     return result
 
 
@@ -325,6 +302,7 @@ def format_table(evaluation: Evaluation) -> str:
         ("vertices", "vertex_mm", "mm"),
         ("landmarks", "landmark_px", "px"),
         ("  of the jaw line", "jaw_landmark_px", "px"),
+        ("weights", "weights_mae", ""),
     )
     solved = e.status == "solved"
     for label, name, unit in rows:
@@ -348,4 +326,7 @@ def format_table(evaluation: Evaluation) -> str:
             f"jitter of {label} (second difference, RMS): {jitter.track:.3f} {unit}, truth {jitter.truth:.3f} {unit}, "
             f"ratio {jitter.ratio:.2f}"
         )
+    if e.calibration:
+        told = ", ".join(f"{name} {value:.1f}" for name, value in e.calibration.items())
+        console.print(f"errors in units of the track's own standard deviations (RMS, 1 is honest): {told}")
     return buffer.getvalue()

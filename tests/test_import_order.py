@@ -15,14 +15,17 @@ LONGEST_FILE = 400
 # Every module belongs to a layer by the first part of its name below `deepenergy`.
 LAYER_OF = {
     **dict.fromkeys(
-        ["errors", "registry", "colour", "control_groups", "rotation", "camera", "params", "rig", "plates", "track"],
+        ["errors", "registry", "colour", "control_groups", "rotation", "camera", "params", "rig", "plates", "track"]
+        + ["weight_file"],
         "nouns",
     ),
     **{name: name for name in ["io", "builtin_head", "render", "landmarks", "flow", "solve", "pnp", "energy"]},
     **dict.fromkeys(["stages", "solver_config"], "stages"),
-    **dict.fromkeys(["observe", "fit", "identity", "sequence"], "sequence"),
+    **dict.fromkeys(["observe", "photometry", "failures", "fit", "identity", "temporal", "sequence"], "sequence"),
     "solver": "solver",
-    **dict.fromkeys(["demo", "evaluate", "report", "shot", "doctor", "batch"], "applications"),
+    **dict.fromkeys(
+        ["demo", "ground_truth", "evaluate", "report", "shot", "doctor", "batch", "appearance"], "applications"
+    ),
     "cli": "cli",
     "": "package",
 }
