@@ -7,15 +7,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome, PeakMemory
+from benchmarks.shares import Shares
+from deepenergy import fit
 from deepenergy.camera import Camera
+from deepenergy.energy import LandmarkEnergy
+from deepenergy.energy.photometric import PhotometricEnergy
 from deepenergy.errors import InputError
 from deepenergy.evaluate import Evaluation, evaluate
 from deepenergy.ground_truth import GroundTruth
 from deepenergy.plates import Plates
+from deepenergy.render import Renderer
 from deepenergy.rig import Rig
+from deepenergy.solver import Solver
 
 VARIANTS = {"mono_left": ("left",), "mono_right": ("right",), "stereo": ("left", "right")}
 _ERRORS = (
@@ -95,24 +102,37 @@ def run(shot: Path | None = None, variants: Sequence[str] | None = None, frames:
 
 def solve_variant(shot: TruthShot, variant: str, frames: str | None = None) -> list[Metric]:
     """Solve one variant and measure it."""
-    from deepenergy.solver import Solver
-
     names = VARIANTS[variant]
     cameras = [shot.camera(name) for name in names]
     plates = [shot.plates(name, frames) for name in names]
     solver = Solver()
-    memory, start = PeakMemory(), time.perf_counter()
     single = len(names) == 1
-    track = solver.fit_sequence(plates[0] if single else plates, shot.rig, cameras[0] if single else cameras)
-    seconds = time.perf_counter() - start
+    shares = Shares()
+    with shares.of(_parts(solver)), shares.part("other"):
+        memory, start = PeakMemory(), time.perf_counter()
+        track = solver.fit_sequence(plates[0] if single else plates, shot.rig, cameras[0] if single else cameras)
+        seconds = time.perf_counter() - start
     peak = memory.mb()
     evaluation = evaluate(track, shot.truth, shot.rig, cameras)
     context = {"shot": shot.folder.name, "frames": len(evaluation.frames)}
+    timed = {**context, **{f"{name} %": share for name, share in shares.percent().items()}}
     return [
         *metrics_of(evaluation, variant, context),
-        Metric(f"truth.{variant}.seconds_per_frame", seconds / max(1, len(track)), "s", "lower", context),
+        Metric(f"truth.{variant}.seconds_per_frame", seconds / max(1, len(track)), "s", "lower", timed),
         Metric(f"truth.{variant}.peak_mb", peak, "MB", "lower", {**context, "of": memory.scope}),
     ]
+
+
+def _parts(solver: Solver) -> dict[str, list[tuple[Any, str]]]:
+    """What `Shares` counts under which name."""
+    return {
+        "render": [(Renderer, "__call__")],
+        "network": [(type(solver.network), "__call__")],
+        "detector": [(type(solver.detector), "candidates")],
+        "jacobian": [(LandmarkEnergy, "__call__"), (PhotometricEnergy, "__call__")],
+        "step": [(fit, "minimise")],
+        "plates": [(Plates, "read")],
+    }
 
 
 def metrics_of(evaluation: Evaluation, variant: str, context: dict[str, object]) -> list[Metric]:

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from benchmarks import network, truth
 from benchmarks.baseline import BASELINE, Entry, compare, default_tolerance, load_baseline, save_baseline, updated
 from benchmarks.facemesh import FACEMESH_TO_68, read_labels
 from benchmarks.metrics import Metric, Outcome, format_value, print_outcome, read_json, write_json
+from benchmarks.shares import Shares
 from deepenergy.errors import InputError
 from deepenergy.plates import Plates
 
@@ -323,3 +325,22 @@ def test_labels_say_where_there_is_no_face(tmp_path: Path) -> None:
     points = read_labels(tmp_path / "l.npz")
     assert (points[0] == 10).all()
     assert np.isnan(points[1]).all()
+
+
+def test_shares_count_a_part_without_what_runs_inside() -> None:
+    class Clocked:
+        def outer(self) -> None:
+            time.sleep(0.02)
+            self.inner()
+
+        def inner(self) -> None:
+            time.sleep(0.06)
+
+    original = Clocked.inner
+    shares = Shares()
+    with shares.of({"outer": [(Clocked, "outer")], "inner": [(Clocked, "inner")]}), shares.part("other"):
+        Clocked().outer()
+    assert Clocked.inner is original
+    assert shares.seconds["inner"] > shares.seconds["outer"] > shares.seconds["other"]
+    assert sum(shares.percent().values()) == pytest.approx(100, abs=0.2)
+    assert Shares().percent() == {}
