@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import Delaunay
 from torch import Tensor
 
 from deepenergy import Camera, Rig
@@ -15,6 +17,7 @@ from deepenergy.render import Renderer, rasterize
 from deepenergy.render.interpolate import surface_points
 from deepenergy.render.lighting import frontal_light, sh_basis, sh_shade
 from deepenergy.render.normals import vertex_normals
+from deepenergy.render.rasterize import Backend
 from deepenergy.render.texture import sample_texture
 
 TRIANGLE = torch.tensor([[[2.0, 1.0], [14.0, 2.0], [5.0, 13.0]]])
@@ -237,3 +240,59 @@ def test_supersampled_mask_is_the_covered_area() -> None:
     mask = Renderer(rig, supersample=4)(rig.neutral[None], camera).mask
     seen_radius = 150.0 * 0.1 / math.sqrt(1 - 0.01)
     assert float(mask.sum()) == pytest.approx(math.pi * seen_radius**2, rel=0.02)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_the_compiled_shading_is_the_differentiable_one(samples: int) -> None:
+    rig = sphere_rig(torch.rand(uv_sphere()[0].shape[0], 3, generator=torch.Generator().manual_seed(0)))
+    light = frontal_light().expand(2, 9, 3) * torch.tensor([1.0, 0.5])[:, None, None]
+    renderer = Renderer(rig, torch.linspace(0.5, 1, rig.neutral.shape[0]), light, supersample=samples)
+    vertices = torch.stack([rig.neutral, rig.neutral * 0.7])
+    camera = Camera.look_at(48, 40, 120.0, (0.1, 0.05, 0.5))
+    with torch.no_grad():
+        fast = renderer(vertices, camera)
+    slow = renderer(vertices.requires_grad_(), camera)
+    torch.testing.assert_close(fast.image, slow.image.detach(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(fast.mask, slow.mask.detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_vertices_far_outside_of_numbers_neither_crash_nor_spoil_the_rest(backend: Backend) -> None:
+    pixels = torch.tensor([[2.0, 2], [30, 2], [2, 30], [5, 5], [1e30, 5], [5, 1e25], [torch.inf, 3], [4, -torch.inf]])
+    depth = torch.ones(8)
+    faces = torch.tensor([[0, 1, 2], [3, 4, 5], [0, 6, 7]])
+    found = rasterize(pixels[None], depth[None], faces[:1], (32, 32), backend=backend).face_index
+    wild = rasterize(
+        pixels[None], depth[None] * torch.tensor([1, 1, 1, 2, 2, 2, 2, 2]), faces, (32, 32), backend=backend
+    )
+    assert bool((wild.face_index[found == 0] == 0).all())
+    assert bool((wild.face_index != 2).all())
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_no_hole_on_a_shared_edge_through_pixel_centres(backend: Backend) -> None:
+    """Closed triangulations whose vertices lie on half pixels, so that edges run through centres."""
+    draw = np.random.default_rng(0)
+    corners = [[-5, -5], [40, -5], [-5, 40], [40, 40]]
+    for _ in range(100):
+        points = np.unique(np.round(draw.uniform(0, 32, (60, 2)) * 2) / 2, axis=0)
+        points = np.concatenate([points, corners])
+        faces = torch.from_numpy(Delaunay(points).simplices.astype(np.int64))
+        pixels = torch.from_numpy(points.astype(np.float32))[None]
+        depth = torch.from_numpy(draw.uniform(1, 2, (1, len(points))).astype(np.float32))
+        found = rasterize(pixels, depth, faces, (32, 32), backend=backend)
+        assert bool((found.face_index >= 0).all())
+
+
+def test_of_triangles_at_one_depth_the_first_wins_in_every_backend() -> None:
+    pixels, depth, faces = soup(3, 30, 32)
+    twice = torch.cat([faces, faces.flip(0)])
+    first, second = (rasterize(pixels, depth, twice, (32, 32), backend=b).face_index for b in ("numba", "torch"))
+    assert bool((first < len(faces)).all())
+    assert bool((second < len(faces)).all())
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_a_batch_of_nothing(backend: Backend) -> None:
+    empty = rasterize(torch.zeros(0, 3, 2), torch.zeros(0, 3), torch.tensor([[0, 1, 2]]), (8, 6), backend=backend)
+    assert empty.face_index.shape == (0, 6, 8)

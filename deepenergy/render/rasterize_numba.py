@@ -39,8 +39,10 @@ def _fill(
         low_y, high_y = min(ay, by, cy), max(ay, by, cy)
         if high_x < 0 or high_y < 0 or low_x > width or low_y > height:
             continue
-        j0, j1 = max(0, int(np.ceil(low_x - 0.5))), min(width - 1, int(np.floor(high_x - 0.5)))
-        i0, i1 = max(0, int(np.ceil(low_y - 0.5))), min(height - 1, int(np.floor(high_y - 0.5)))
+        # Held to the image before they become integers, which a vertex far away would overflow.
+        j0, j1 = int(np.ceil(max(low_x, 0.0) - 0.5)), int(np.floor(min(high_x, float(width)) - 0.5))
+        i0, i1 = int(np.ceil(max(low_y, 0.0) - 0.5)), int(np.floor(min(high_y, float(height)) - 0.5))
+        j0, i0, j1, i1 = max(j0, 0), max(i0, 0), min(j1, width - 1), min(i1, height - 1)
         inv_a, inv_b, inv_c = 1.0 / z[a], 1.0 / z[b], 1.0 / z[c]
         for i in range(i0, i1 + 1):
             y = i + 0.5
@@ -48,7 +50,8 @@ def _fill(
                 x = j + 0.5
                 wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) / area
                 wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) / area
-                wc = 1.0 - wa - wb
+                # By itself: what is left of 1 is a rounding error below 0 on an edge that two triangles share.
+                wc = ((ax - x) * (by - y) - (ay - y) * (bx - x)) / area
                 if wa < 0 or wb < 0 or wc < 0:
                     continue
                 inv = wa * inv_a + wb * inv_b + wc * inv_c

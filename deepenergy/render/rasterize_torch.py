@@ -20,6 +20,9 @@ def rasterize_torch(
 ) -> Fragments:
     """Visibility of projected meshes; see `rasterize`. Memory is bounded by splitting the candidate pixels."""
     parts = [_one(pixels[b].detach(), depth[b].detach(), faces, size, near) for b in range(pixels.shape[0])]
+    if not parts:
+        blank = torch.zeros(0, size[1], size[0], device=pixels.device)
+        return Fragments(blank.long(), blank[..., None].expand(-1, -1, -1, 3), blank)
     return Fragments(*(torch.stack(column) for column in zip(*parts, strict=True)))
 
 
@@ -89,8 +92,8 @@ def _candidates(
 def _barycentric(corners: Tensor, area: Tensor, point: Tensor) -> Tensor:
     """Screen-space barycentrics of points in triangles."""
     a, b, c = (corners[:, i] - point for i in range(3))
-    first, second = _cross(b, c) / area, _cross(c, a) / area
-    return torch.stack([first, second, 1 - first - second], 1)
+    # Each by itself: what is left of 1 is a rounding error below 0 on an edge that two triangles share.
+    return torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], 1) / area[:, None]
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:

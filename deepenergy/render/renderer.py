@@ -15,6 +15,7 @@ from deepenergy.render.interpolate import Surface, surface_points
 from deepenergy.render.lighting import frontal_light, sh_shade
 from deepenergy.render.normals import vertex_normals
 from deepenergy.render.rasterize import Backend, rasterize
+from deepenergy.render.shade_numba import shade_numba
 from deepenergy.render.texture import sample_texture
 from deepenergy.rig import Rig
 
@@ -65,14 +66,22 @@ class Renderer:
         """
         batch, s = vertices.shape[0], self.supersample
         width, height = camera.width * s, camera.height * s
-        fragments, surface = self._visible(vertices.float(), camera)
-        colour = self._albedo(surface) * self._irradiance(surface, vertices.float())
-        flat = torch.zeros(batch * height * width, 4, dtype=colour.dtype, device=colour.device)
-        covered = torch.cat([colour, torch.ones_like(colour[:, :1])], 1)
-        flat = flat.index_copy(0, surface.where, covered)
-        samples = flat.view(batch, height, width, 4).permute(0, 3, 1, 2)
-        if s > 1:
-            samples = torch.nn.functional.avg_pool2d(samples, s)
+        vertices = vertices.float()
+        pixels, depth, fragments = self._fragments(vertices, camera)
+        faces = self.rig.faces.to(vertices.device)
+        colour = self._vertex_colours(vertices)
+        if self._textured or torch.is_grad_enabled() or vertices.device.type != "cpu":
+            surface = surface_points(fragments, pixels, depth, faces)
+            shaded = surface.interpolate(colour)
+            if self._textured:
+                shaded = shaded * self._texels(surface)
+            flat = torch.zeros(batch * height * width, 4, dtype=shaded.dtype, device=shaded.device)
+            flat = flat.index_copy(0, surface.where, torch.cat([shaded, torch.ones_like(shaded[:, :1])], 1))
+            samples = flat.view(batch, height, width, 4).permute(0, 3, 1, 2)
+            if s > 1:
+                samples = torch.nn.functional.avg_pool2d(samples, s)
+        else:
+            samples = shade_numba(fragments, faces, colour, s)
         image, mask = samples[:, :3], samples[:, 3:]
         back = srgb_to_linear(torch.tensor(self.background)).to(image)[None, :, None, None]
         return Render(linear_to_srgb((image + (1 - mask) * back).clamp(0, 1)), mask, fragments)
@@ -82,35 +91,54 @@ class Renderer:
     ) -> tuple[Surface, Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
         """Covered pixels at the camera's own size with their unit normals (world) and albedo (scene-linear)."""
         vertices = vertices.float()
-        _, surface = replace(self, supersample=1)._visible(vertices, camera)
+        pixels, depth, fragments = replace(self, supersample=1)._fragments(vertices, camera)
+        surface = surface_points(fragments, pixels, depth, self.rig.faces.to(vertices.device))
         return surface, self._normals(surface, vertices), self._albedo(surface)
 
-    def _visible(self, vertices: Tensor, camera: Camera) -> tuple[Fragments, Surface]:
+    def _fragments(self, vertices: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Fragments]:
         in_camera = camera.camera_points(vertices)
         pixels, depth = camera.pixels(in_camera) * self.supersample, in_camera[..., 2]
-        faces = self.rig.faces.to(vertices.device)
         size = (camera.width * self.supersample, camera.height * self.supersample)
-        fragments = rasterize(pixels, depth, faces, size, backend=self.backend)
-        return fragments, surface_points(fragments, pixels, depth, faces)
+        return pixels, depth, rasterize(pixels, depth, self.rig.faces.to(vertices.device), size, backend=self.backend)
+
+    @property
+    def _textured(self) -> bool:
+        return self.rig.texture is not None and self.rig.uvs is not None and self.rig.uv_faces is not None
+
+    def _texels(self, surface: Surface) -> Tensor:
+        rig = self.rig
+        assert rig.texture is not None and rig.uvs is not None and rig.uv_faces is not None
+        uv = rig.uvs.to(surface.barycentrics)[rig.uv_faces[surface.face]]
+        return sample_texture(rig.texture, (uv * surface.barycentrics[..., None]).sum(1))
+
+    def _vertex_albedo(self, like: Tensor) -> Tensor:
+        if self.rig.vertex_albedo is not None:
+            return self.rig.vertex_albedo.to(like)
+        return torch.tensor(_GREY_SKIN).to(like).expand(self.rig.neutral.shape[0], 3)
+
+    def _vertex_colours(self, vertices: Tensor) -> Tensor:
+        """Light at the vertices `[B, V, 3]`, reflected unless a texture says how.
+
+        At the vertices, and interpolated from there: nine harmonics vary slowly over a mesh of faces, and samples are
+        ten times as many.
+        """
+        normals = vertex_normals(vertices, self.rig.faces.to(vertices.device))
+        light = (frontal_light() if self.light is None else self.light).to(normals)
+        batch, count = normals.shape[:2]
+        image = torch.arange(batch, device=normals.device).repeat_interleave(count)
+        colour = sh_shade(normals.flatten(0, 1), light, image).clamp_min(_DARKEST).view(batch, count, -1)
+        if self.occlusion is not None:
+            colour = colour * self.occlusion.to(colour)[:, None]
+        return colour if self._textured else colour * self._vertex_albedo(colour)
 
     def _albedo(self, surface: Surface) -> Tensor:
-        rig = self.rig
-        if self.occlusion is not None:
-            shadow = surface.interpolate(self.occlusion[:, None].to(surface.where.device))
-            return replace(self, occlusion=None)._albedo(surface) * shadow
-        if rig.texture is not None and rig.uvs is not None and rig.uv_faces is not None:
-            uv = rig.uvs.to(surface.barycentrics)[rig.uv_faces[surface.face]]
-            return sample_texture(rig.texture, (uv * surface.barycentrics[..., None]).sum(1))
-        if rig.vertex_albedo is not None:
-            return surface.interpolate(rig.vertex_albedo.to(surface.where.device))
-        skin = torch.tensor(_GREY_SKIN, device=surface.where.device)
-        return skin.expand(surface.where.shape[0], 3)
+        albedo = (
+            self._texels(surface) if self._textured else surface.interpolate(self._vertex_albedo(surface.barycentrics))
+        )
+        if self.occlusion is None:
+            return albedo
+        return albedo * surface.interpolate(self.occlusion[:, None].to(surface.barycentrics))
 
     def _normals(self, surface: Surface, vertices: Tensor) -> Tensor:
         normals = surface.interpolate(vertex_normals(vertices, self.rig.faces.to(vertices.device)))
         return normals / normals.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-
-    def _irradiance(self, surface: Surface, vertices: Tensor) -> Tensor:
-        normals = self._normals(surface, vertices)
-        light = frontal_light() if self.light is None else self.light
-        return sh_shade(normals, light.to(normals), surface.batch).clamp_min(_DARKEST)
