@@ -1,0 +1,102 @@
+"""`smoothing`: every way of temporal refinement on the solve of one camera, against the answer (figures 14 to 17).
+
+Jitter is the root mean square second difference of rotation, translation and vertices, as a multiple of the truth's
+own; the excess is what is above 1 (or below: smoothing the performance away is no better). `excess_jitter_ratio` is the
+worst of the three excesses, after over before. `rotation_ratio`, `translation_ratio` and `vertex_ratio` are median
+errors against the truth, after over before.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.data import data_folder
+from benchmarks.infill import true_track
+from benchmarks.metrics import Metric, Outcome
+from benchmarks.truth import TruthShot
+from deepenergy.energy.surface import SurfacePoints
+from deepenergy.evaluate import face_vertices
+from deepenergy.flow import flow_network_from_name
+from deepenergy.params import Parameters
+from deepenergy.rotation import rotation_angle, so3_log
+from deepenergy.temporal.refine import METHODS, RefineConfig, refine
+from deepenergy.temporal.states import states_of
+from deepenergy.track import Track
+
+_EVERY = 10
+_WHAT = ("rotation", "translation", "vertex")
+
+
+def variants() -> dict[str, RefineConfig]:
+    """Name in the table -> settings: every method as it is by default, and the paper's sweeps of the hybrid."""
+    result = {method: RefineConfig(method) for method in METHODS}
+    result["hybrid_jacobi"] = RefineConfig("hybrid", order="jacobi")
+    result["hybrid_gauss_seidel"] = RefineConfig("hybrid", order="gauss_seidel")
+    return result
+
+
+def run(shot: Path | None = None, track: Track | None = None, camera: str = "left", network: str = "dis") -> Outcome:
+    """Measure every variant.
+
+    Args:
+        shot: the shot's folder; `ict_stereo` of the test data when None.
+        track: its solve from one camera; made here when None.
+        camera: which.
+        network: the flow network's name.
+    """
+    folder = shot if shot is not None else data_folder() / "shots" / "ict_stereo"
+    if not folder.is_dir():
+        return Outcome(skipped={"smoothing": f"no folder {folder} (set DEEPENERGY_TEST_DATA)"})
+    loaded = TruthShot.load(folder)
+    view, plates = loaded.camera(camera), loaded.plates(camera, None)
+    if track is None:
+        from deepenergy.solver import Solver
+
+        track = Solver().fit_sequence(plates, loaded.rig, view)
+    truth = states_of(true_track(loaded))
+    skin = SurfacePoints.of(loaded.rig, torch.from_numpy(face_vertices(loaded.rig)[::_EVERY]))
+    own = jitter(truth, skin)
+    before, excess = median_errors(states_of(track), truth, skin), jitter(states_of(track), skin) / own - 1
+    flow = flow_network_from_name(network)
+    outcome = Outcome()
+    for name, config in variants().items():
+        start = time.perf_counter()
+        refined = states_of(refine(track, [plates], loaded.rig, [view], flow, config))
+        seconds = (time.perf_counter() - start) / len(track)
+        ratios = jitter(refined, skin) / own
+        left = ((ratios - 1).abs() / excess.abs()).numpy()
+        after = median_errors(refined, truth, skin)
+        context = {
+            "shot": folder.name,
+            "camera": camera,
+            "jitter": ", ".join(f"{w} {e + 1:.2f} to {r:.2f}" for w, e, r in zip(_WHAT, excess, ratios, strict=True)),
+            "seconds_per_frame": round(seconds, 3),
+        }
+        prefix = f"smoothing.{name}"
+        outcome.metrics.append(Metric(f"{prefix}.excess_jitter_ratio", float(left.max()), "x", "lower", context))
+        for what, a, b in zip(_WHAT, after, before, strict=True):
+            detail = {"before": f"{b:.3f}", "after": f"{a:.3f}", "unit": "deg" if what == "rotation" else "mm"}
+            outcome.metrics.append(Metric(f"{prefix}.{what}_ratio", float(a / b), "x", "lower", detail))
+    return outcome
+
+
+def jitter(state: Parameters, skin: SurfacePoints) -> Tensor:
+    """Second differences of rotation (degrees), translation and vertices (mm), root mean square over the frames."""
+    turn = so3_log(state.rotation[1:] @ state.rotation[:-1].mT).rad2deg()
+    series = (turn.diff(dim=0), state.translation.diff(n=2, dim=0) * 1000, skin.world(state).diff(n=2, dim=0) * 1000)
+    return torch.stack([values.square().sum(-1).mean().sqrt() for values in series])
+
+
+def median_errors(state: Parameters, truth: Parameters, skin: SurfacePoints) -> np.ndarray:
+    """Medians over the frames of rotation (degrees), translation and mean vertex error (mm)."""
+    errors = (
+        rotation_angle(state.rotation, truth.rotation).rad2deg(),
+        (state.translation - truth.translation).norm(dim=-1) * 1000,
+        (skin.world(state) - skin.world(truth)).norm(dim=-1).mean(1) * 1000,
+    )
+    return np.array([float(np.median(e.numpy())) for e in errors])

@@ -1,0 +1,1 @@
+"""What ties frames together: optical flow between plates, infill of failed frames, temporal refinement (section 7)."""

@@ -1,0 +1,84 @@
+"""Averaging parameters over a window of frames (section 7 and appendix A): weighted means, and Markley's for rotations.
+
+Markley, Cheng, Crassidis, Oshman, "Averaging Quaternions" (2007): the mean is the unit quaternion q that maximises
+`q^T M q`, `M = sum_i w_i q_i q_i^T`, its eigenvector of the largest eigenvalue. Signs of the quaternions do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from deepenergy.errors import InputError
+from deepenergy.params import Parameters
+from deepenergy.rotation import matrix_to_quaternion, quaternion_to_matrix
+
+# The current frame counts more heavily (appendix A).
+THREE_FRAMES = (1.0, 2.0, 1.0)
+
+
+def mean_rotation(rotation: Float[Tensor, "*b n 3 3"], weights: Float[Tensor, "*b n"]) -> Float[Tensor, "*b 3 3"]:
+    """Markley's weighted mean of rotations; weights are 0 or more, one at least is positive."""
+    quaternion = matrix_to_quaternion(rotation)
+    matrix = torch.einsum("...n,...ni,...nj->...ij", weights, quaternion, quaternion)
+    return quaternion_to_matrix(torch.linalg.eigh(matrix).eigenvectors[..., -1])
+
+
+def average_states(
+    state: Parameters,
+    frames: Sequence[int],
+    window: Sequence[float] = THREE_FRAMES,
+    sweeps: int = 1,
+    usable: Bool[Tensor, " t"] | None = None,
+) -> Parameters:
+    """Every state as the weighted mean of its window; at the ends and beside gaps the window keeps its symmetry.
+
+    A neighbour counts only if its mirror image about the current frame does: a one-sided mean would lag behind motion.
+
+    Args:
+        state: T states.
+        frames: T frame numbers; neighbours are those at distances 1, 2, ... in frames.
+        window: odd number of weights, the middle one for the frame itself.
+        sweeps: how often.
+        usable: frames that take part; the others stay as they are.
+
+    Raises:
+        InputError: a window of an even length, with negative weights, or without weight in the middle.
+    """
+    reach = len(window) // 2
+    if len(window) % 2 == 0 or min(window) < 0 or window[reach] <= 0:
+        raise InputError("averaging window", str(tuple(window)), "an odd number of weights, as (1, 2, 1)", "correct it")
+    numbers = torch.as_tensor(list(frames))
+    row_of = {int(number): row for row, number in enumerate(numbers)}
+    good = torch.ones(len(numbers), dtype=torch.bool) if usable is None else usable
+    index = torch.arange(len(numbers))[:, None].repeat(1, len(window))
+    weights = torch.zeros(len(numbers), len(window), dtype=torch.float64)
+    weights[:, reach] = 1
+    for row in torch.nonzero(good)[:, 0].tolist():
+        weights[row, reach] = window[reach]
+        for away in range(1, reach + 1):
+            both = [row_of.get(int(numbers[row]) + sign * away) for sign in (-1, 1)]
+            if both[0] is None or both[1] is None or not (bool(good[both[0]]) and bool(good[both[1]])):
+                break
+            index[row, reach - away], index[row, reach + away] = both[0], both[1]
+            weights[row, reach - away], weights[row, reach + away] = window[reach - away], window[reach + away]
+    share = weights / weights.sum(1, keepdim=True)
+
+    def mean(values: Tensor) -> Tensor:
+        return (values[index] * share[..., None]).sum(1)
+
+    for _ in range(sweeps):
+        moved = Parameters(
+            mean_rotation(state.rotation[index], share), mean(state.translation), mean(state.jaw), mean(state.weights)
+        )
+        row, matrix = good[:, None], good[:, None, None]
+        state = Parameters(
+            torch.where(matrix, moved.rotation, state.rotation),
+            torch.where(row, moved.translation, state.translation),
+            torch.where(row, moved.jaw, state.jaw),
+            torch.where(row, moved.weights, state.weights),
+        )
+    return state

@@ -1,0 +1,198 @@
+"""Temporal refinement (sections 7 and 8.5, appendix A): frames that were solved each for itself become a performance.
+
+    averaging    weighted mean over three frames; Markley's mean for rotations
+    self_flow    the render's own flow made even: || N(F1, F2) - N(F2, F3) ||
+    plate_flow   the render's flow made that of the plates, with a prior on deviating from the solve
+    hybrid       averaging, then plate flow from there (appendix A's choice, and the default)
+    spline       smoothing splines through all parameters (section 7's "more traditional" way)
+
+Where flow is involved, "jacobi" and "gauss_seidel" are the paper's sweeps over single frames, and "joint" is what they
+converge to, found for all frames at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepenergy.camera import Camera
+from deepenergy.energy.deviation import Deviation
+from deepenergy.energy.flow import FlowWeight
+from deepenergy.energy.surface import SurfacePoints, face_points
+from deepenergy.errors import InputError
+from deepenergy.fit import bounds as parameter_bounds
+from deepenergy.flow import FlowNetwork
+from deepenergy.params import Parameters
+from deepenergy.plates import Plates
+from deepenergy.rig import Rig
+from deepenergy.temporal.appearance import Appearance
+from deepenergy.temporal.averaging import THREE_FRAMES, average_states
+from deepenergy.temporal.chain import Chain
+from deepenergy.temporal.joint import inside, solve_joint
+from deepenergy.temporal.plate_flows import PlateFlows
+from deepenergy.temporal.spline import spline_states
+from deepenergy.temporal.states import free_controls, states_of, with_states
+from deepenergy.temporal.sweeps import gauss_seidel, jacobi, put
+from deepenergy.track import REFINED, Track
+
+Progress = Callable[[str, int, int], None]
+METHODS = ("averaging", "self_flow", "plate_flow", "hybrid", "spline")
+ORDERS = ("joint", "gauss_seidel", "jacobi")
+_WITH_FLOW = ("self_flow", "plate_flow", "hybrid")
+# Frames that are refined together, and neighbours on either side that have a say in it.
+_BLOCK, _MARGIN = 96, 12
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """Settings of `refine`.
+
+    Attributes:
+        method: see above.
+        order: how frames that depend on each other are solved; self flow knows sweeps only ("joint" counts as
+            "gauss_seidel" there).
+        sweeps: sweeps over single frames.
+        averaging_sweeps: how often the window is applied.
+        window: the averaging window's weights.
+        size: side of the square that the flow network sees, pixels (512 in the paper).
+        points: how many points of the face are followed.
+        flow: how much flow counts.
+        image, controls, rotation, translation: the prior on deviating from the start, see `Deviation`.
+        smoothing: lambda of the splines, in frames; chosen by cross-validation when None.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    method: str = "hybrid"
+    order: str = "joint"
+    sweeps: int = 4
+    averaging_sweeps: int = 1
+    window: tuple[float, ...] = THREE_FRAMES
+    size: int = 512
+    points: int = 600
+    flow: FlowWeight = field(default_factory=FlowWeight)
+    image: float = 1.0
+    controls: float = 10.0
+    rotation: float = 0.1
+    translation: float = 0.1
+    smoothing: float | None = None
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("method", self.method in METHODS, f"one of {', '.join(METHODS)}"),
+            ("order", self.order in ORDERS, f"one of {', '.join(ORDERS)}"),
+            ("sweeps", self.sweeps >= 1, "1 or more"),
+            ("averaging_sweeps", self.averaging_sweeps >= 1, "1 or more"),
+            ("size", self.size >= 128, "at least 128 pixels"),
+            ("points", self.points >= 50, "at least 50"),
+            ("smoothing", self.smoothing is None or self.smoothing >= 0, "0 or more"),
+            *((name, getattr(self, name) >= 0, "0 or more") for name in ("image", "controls", *REFINED[:2])),
+        )
+        for name, good, expected in checks:
+            if not good:
+                raise InputError(f"refine.{name}", str(getattr(self, name)), expected, "correct the setting")
+
+
+def refine(
+    track: Track,
+    plates: Sequence[Plates],
+    rig: Rig,
+    cameras: Sequence[Camera],
+    network: FlowNetwork | None,
+    config: RefineConfig | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Track:
+    """Make a track consistent in time.
+
+    Args:
+        track: solved, and best infilled: across a failed frame nothing is refined.
+        plates, cameras: of all cameras, in the same order.
+        rig: the rig that was solved.
+        network: finds the flow between plates; not needed for "averaging", "self_flow" and "spline".
+        config: settings.
+        progress: called with (what, frames done, frames in all).
+
+    Returns:
+        the refined track; `before` holds the values from before the first refinement, `provenance` says what was done.
+
+    Raises:
+        InputError: a rig that is not the track's, cameras that are not the plates', or plate flow without a network.
+    """
+    config = config or RefineConfig()
+    track.check_rig(rig)
+    if config.method in ("plate_flow", "hybrid") and network is None:
+        raise InputError("refine flow network", "none", "a flow network", "name one, or use method 'averaging'")
+    if len(plates) != len(cameras):
+        raise InputError("cameras", f"{len(cameras)} for {len(plates)} plates", "one for each", "pass both in order")
+    state, words = states_of(track), [str(w) for w in track.provenance]
+    points = face_points(rig, config.points) if config.method in _WITH_FLOW else None
+    done, total = 0, int(track.usable.sum())
+    result = state
+    for first, last in segments(track.frames, track.usable):
+        for start in range(first, last + 1, _BLOCK):
+            stop = min(start + _BLOCK, last + 1)
+            low, high = max(first, start - _MARGIN), min(last + 1, stop + _MARGIN)
+            solved = torch.from_numpy(track.solved[low:high])
+            part = _refined(
+                state[low:high], track.frames[low:high], solved, plates, rig, cameras, network, points, config
+            )
+            result = put(result, torch.arange(start, stop), part[start - low : stop - low])
+            done += stop - start
+            progress("refine", done, total)
+        if last > first:
+            for row in range(first, last + 1):
+                words[row] = "; ".join(filter(None, [words[row], f"refined by {config.method}"]))
+    before = track.before or {name: getattr(track, name) for name in REFINED}
+    return replace(with_states(track, result, track.status), provenance=np.array(words), before=before)
+
+
+def segments(frames: np.ndarray, usable: np.ndarray) -> list[tuple[int, int]]:
+    """`(first, last)` rows of every stretch of usable frames without a gap in time."""
+    if len(frames) == 0:
+        return []
+    steps = np.diff(frames)
+    step = steps.min() if len(steps) else 1
+    cut = np.flatnonzero((steps > step) | ~usable[1:] | ~usable[:-1]) + 1
+    parts = np.split(np.arange(len(frames)), cut)
+    return [(int(part[0]), int(part[-1])) for part in parts if usable[part].all()]
+
+
+def _refined(
+    state: Parameters,
+    frames: np.ndarray,
+    solved: Tensor,
+    plates: Sequence[Plates],
+    rig: Rig,
+    cameras: Sequence[Camera],
+    network: FlowNetwork | None,
+    points: SurfacePoints | None,
+    config: RefineConfig,
+) -> Parameters:
+    """One stretch of frames."""
+    if len(state) < 2:
+        return state
+    bounds = parameter_bounds(rig)
+    numbers = range(len(state))
+    if config.method == "spline":
+        return inside(spline_states(state, config.smoothing), bounds)
+    if config.method in ("averaging", "hybrid"):
+        state = average_states(state, numbers, config.window, config.averaging_sweeps)
+    if points is None:
+        return state
+    given = [int(f) for f in frames]
+    flows = PlateFlows(plates, given, network, config.size)
+    look = Appearance(plates, cameras, given, points, state, solved)
+    chain = Chain(rig, points, cameras, flows, state, look)
+    weights = {name: getattr(config, name) for name in ("image", "controls", "rotation", "translation")}
+    prior = Deviation.about(state, rig, **weights)
+    free = free_controls(rig).expand(len(state), -1)
+    if config.method != "self_flow" and config.order == "joint":
+        return solve_joint(chain, state, prior, config.flow, free, bounds, 6, 0.01)
+    sweep = jacobi if config.order == "jacobi" else gauss_seidel
+    own = config.method == "self_flow"
+    return sweep(chain, state, prior, config.flow, free, bounds, config.sweeps, own)
