@@ -150,7 +150,7 @@ def solve(
             # The rig of anybody becomes the actor's first, and is kept: the track belongs to it.
             rig = solver.fit_identity(plates, rig, cameras, progress=progress)
             rig.save(folder / "rig.npz")
-        track = solver.fit_sequence(plates, rig, cameras, progress=progress)
+        track = solver.fit_sequence(plates, rig, cameras, progress=progress, resume=folder / "resume")
         write_report(folder, track, rig, plates, cameras, progress=progress)
     typer.echo(summary(track))
     typer.echo(f"written to {folder}")

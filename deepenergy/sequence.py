@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from deepenergy.camera import Camera
 from deepenergy.errors import InputError
 from deepenergy.failures import Evidence, judge
 from deepenergy.fit import Fit, fit_frames
+from deepenergy.flow import flow_network_from_name
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
@@ -21,12 +23,19 @@ from deepenergy.params import Parameters
 from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.resume import Checkpoint, key_of
 from deepenergy.rig import Rig
 from deepenergy.solver_config import SolverConfig
+from deepenergy.temporal.infill import InfillConfig, infill
+from deepenergy.temporal.reestimate import ReestimateConfig, reestimate
+from deepenergy.temporal.refine import RefineConfig, refine
 from deepenergy.track import Track
 
 Progress = Callable[[str, int, int], None]
 _FRAMES_AT_ONCE = 96
+_OBSERVED = ("points", "confidence", "crops", "spread")
+_STATE = ("rotation", "translation", "jaw", "weights")
+_FITTED = ("rendered", "residual_px", "residual_crop", "sigma", "likeness")
 
 
 def frames_of(plates: Sequence[Plates]) -> list[int]:
@@ -60,21 +69,49 @@ def solve_sequence(
     detector: Detector,
     network: HeatmapNetwork,
     progress: Progress,
+    resume: Path | None = None,
 ) -> Track:
-    """Every frame of a shot, in parallel; a frame that cannot be solved is marked and does not stop the others."""
+    """A whole shot: every frame solved by itself, failures found and infilled, everything made consistent in time.
+
+    A frame that cannot be solved is marked and does not stop the others. Finished parts are kept in the folder
+    `resume` until the shot is done, and a run that was stopped goes on from them.
+    """
     check_input(plates, rig, cameras)
+    checkpoint = Checkpoint(None)
+    if resume is not None:
+        checkpoint = Checkpoint(resume, key_of(plates, rig, cameras, (config, detector.name, network.name)))
+    # Before hours of solving, not after.
+    flow = None
+    if config.infill == "flow" or config.refine in ("hybrid", "plate_flow"):
+        flow = flow_network_from_name(config.flow_network, config.flow_weights, config.device)
+    track, observed, renderer = _solve_frames(plates, rig, cameras, config, detector, network, progress, checkpoint)
+    if config.infill != "none":
+        track = infill(track, plates, rig, cameras, flow, InfillConfig(method=config.infill), progress)
+    if config.refine != "none":
+        how = RefineConfig(method=config.refine)
+        track = refine(track, plates, rig, cameras, flow, how, progress)
+        if config.reestimate:
+            rounds = ReestimateConfig(rounds=config.reestimate)
+            track = reestimate(
+                track, observed, plates, rig, cameras, renderer, network, flow, config, how, rounds, progress
+            )
+    checkpoint.clear()
+    return track
+
+
+def _solve_frames(
+    plates: Sequence[Plates],
+    rig: Rig,
+    cameras: Sequence[Camera],
+    config: SolverConfig,
+    detector: Detector,
+    network: HeatmapNetwork,
+    progress: Progress,
+    checkpoint: Checkpoint,
+) -> tuple[Track, Observations, Renderer]:
+    """Every frame by itself; with what was seen, and the renderer with the light that was found."""
     numbers = frames_of(plates)
-    observed = observe(
-        plates,
-        numbers,
-        detector,
-        network,
-        progress,
-        config.box_smoothing,
-        config.max_gap,
-        config.device,
-        readings=config.readings,
-    )
+    observed = _observed(plates, numbers, config, detector, network, progress, checkpoint)
     seen = torch.isfinite(observed.points).all((-1, -2)).any(1)
     reasons = ["" for _ in numbers]
     for t in range(len(numbers)):
@@ -97,13 +134,64 @@ def solve_sequence(
             except PlateError:
                 return None
 
-        fits.append(
-            fit_frames(rows_of(observed, part), rig, cameras, renderer, network, config, tell, None, plate_crop)
-        )
+        fit = _kept_fit(checkpoint.load(f"fit{start:04d}"), renderer)
+        if fit is None:
+            fit = fit_frames(rows_of(observed, part), rig, cameras, renderer, network, config, tell, None, plate_crop)
+            checkpoint.save(f"fit{start:04d}", _fit_arrays(fit))
+        fits.append(fit)
         # One light for the shot: the first block's.
         renderer = fits[-1].renderer
         config = replace(config, stages=tuple(replace(stage, fit_light=False) for stage in config.stages))
-    return _track(numbers, rows, fits, observed, reasons, plates, rig, config)
+    return _track(numbers, rows, fits, observed, reasons, plates, rig, config), observed, renderer
+
+
+def _observed(
+    plates: Sequence[Plates],
+    numbers: list[int],
+    config: SolverConfig,
+    detector: Detector,
+    network: HeatmapNetwork,
+    progress: Progress,
+    checkpoint: Checkpoint,
+) -> Observations:
+    kept = checkpoint.load("observed")
+    if kept is not None:
+        problems = zip(kept["problem_at"].tolist(), kept["problem"].tolist(), strict=True)
+        parts = (torch.from_numpy(kept[name]) for name in _OBSERVED)
+        return Observations(*parts, problems={(t, c): text for (t, c), text in problems})
+    observed = observe(
+        plates,
+        numbers,
+        detector,
+        network,
+        progress,
+        config.box_smoothing,
+        config.max_gap,
+        config.device,
+        readings=config.readings,
+    )
+    arrays = {name: getattr(observed, name).numpy() for name in _OBSERVED}
+    arrays["problem_at"] = np.array(list(observed.problems), np.int64).reshape(-1, 2)
+    arrays["problem"] = np.array(list(observed.problems.values()), dtype=np.str_)
+    checkpoint.save("observed", arrays)
+    return observed
+
+
+def _fit_arrays(fit: Fit) -> dict[str, np.ndarray]:
+    arrays = {name: getattr(fit, name).cpu().numpy() for name in _FITTED}
+    arrays |= {name: getattr(fit.state, name).cpu().numpy() for name in _STATE}
+    if fit.renderer.light is not None:
+        arrays["light"] = fit.renderer.light.cpu().numpy()
+    return arrays
+
+
+def _kept_fit(arrays: dict[str, np.ndarray] | None, renderer: Renderer) -> Fit | None:
+    if arrays is None:
+        return None
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    lit = replace(renderer, light=tensors["light"]) if "light" in tensors else renderer
+    state = Parameters(*(tensors[name] for name in _STATE))
+    return Fit(state, lit, **{name: tensors[name] for name in _FITTED})
 
 
 def rows_of(observed: Observations, rows: Tensor) -> Observations:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor
 
@@ -64,6 +65,7 @@ class Solver:
         rig: Rig,
         camera: Camera | Sequence[Camera],
         progress: Progress | None = None,
+        resume: Path | None = None,
     ) -> Track:
         """Solve a shot seen by one calibrated camera or several.
 
@@ -72,15 +74,19 @@ class Solver:
             rig: the actor's rig, with its 68 landmarks.
             camera: one `Camera`, or as many as plates, in the same order.
             progress: called with (what, done, total).
+            resume: folder for finished parts, from which a run that was stopped goes on; removed at the end.
 
         Returns:
-            the track of every frame that any camera has; a frame that could not be solved is "failed", with its reason.
+            the track of every frame that any camera has. A frame that could not be solved is "infilled" from its
+            neighbours, or "failed" where there is none; `reason` says why.
 
         Raises:
             InputError: plates, rig and cameras that cannot be used together. Single bad frames do not raise.
         """
         plates, cameras = _lists(plates, camera)
-        return solve_sequence(plates, rig, cameras, self.config, self.detector, self.network, progress or _silent)
+        return solve_sequence(
+            plates, rig, cameras, self.config, self.detector, self.network, progress or _silent, resume
+        )
 
     def fit_frame(self, image: Tensor | Sequence[Tensor], rig: Rig, camera: Camera | Sequence[Camera]) -> Track:
         """Solve one frame: `[3, H, W]` float32 sRGB images in [0, 1], one for each camera. A track of one frame."""

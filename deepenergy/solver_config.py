@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from deepenergy.errors import InputError
+from deepenergy.flow import NETWORKS
 from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.render.rasterize import Backend
 from deepenergy.solve import Cauchy, GemanMcClure, Huber, Kernel, Welsch
 from deepenergy.stages import DEFAULT_STAGES, Stage
 
+INFILL = ("flow", "interpolation", "none")
+REFINE = ("hybrid", "averaging", "plate_flow", "self_flow", "spline", "none")
 JACOBIANS = ("auto", "geometric", "deep")
 KERNELS: dict[str, type[Kernel] | None] = {
     "none": None, "huber": Huber, "cauchy": Cauchy, "geman_mcclure": GemanMcClure, "welsch": Welsch,
@@ -43,6 +46,12 @@ class SolverConfig:
         renderer: what decides visibility in the renders: "numba" (CPU), "torch", "pytorch3d" (that package, where it is
             installed; docs/pytorch3d.md), or "auto": ours, the faster one on the device.
         supersample: samples per pixel side of the renders.
+        infill: how failed frames get a state from solved ones: "flow", "interpolation" or "none" (temporal/infill.py).
+        refine: how the track is made consistent in time: "hybrid", "averaging", "plate_flow", "self_flow", "spline"
+            or "none" (temporal/refine.py).
+        reestimate: rounds of solving the expression again on the refined pose (temporal/reestimate.py).
+        flow_network: what finds the flow between plates: "dis", "compact", "raft" or "raft_small" (flow/).
+        flow_weights: its weights file, instead of its own.
         stages: the schedule; set in Python.
 
     Raises:
@@ -65,6 +74,11 @@ class SolverConfig:
     bias: bool = False
     renderer: Backend = "auto"
     supersample: int = 2
+    infill: str = "flow"
+    refine: str = "hybrid"
+    reestimate: int = 0
+    flow_network: str = "dis"
+    flow_weights: str | None = None
     stages: tuple[Stage, ...] = field(default=DEFAULT_STAGES)
 
     def __post_init__(self) -> None:
@@ -80,6 +94,10 @@ class SolverConfig:
             ("readings", 1 <= self.readings <= MOST_READINGS, f"between 1 and {MOST_READINGS}"),
             ("renderer", self.renderer in get_args(Backend), "one of " + ", ".join(get_args(Backend))),
             ("renderer", self.renderer != "numba" or self.device == "cpu", f"'torch' on device '{self.device}'"),
+            ("infill", self.infill in INFILL, "one of " + ", ".join(INFILL)),
+            ("refine", self.refine in REFINE, "one of " + ", ".join(REFINE)),
+            ("reestimate", self.reestimate >= 0, "0 or more"),
+            ("flow_network", self.flow_network in NETWORKS, "one of " + ", ".join(NETWORKS)),
             ("supersample", 1 <= self.supersample <= 8, "between 1 and 8"),
         )
         for name, good, expected in checks:

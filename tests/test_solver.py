@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from deepenergy.identity import _solve
 from deepenergy.observe import Observations
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.resume import key_of
 from deepenergy.rotation import euler_to_matrix, rotation_angle
 
 YAWS = (0.0, 25.0, -25.0)
@@ -104,8 +106,45 @@ def test_a_frame_without_a_face_fails_and_the_others_do_not(rig: Rig, solver: So
     images = torch.stack([image, torch.full_like(image, 0.5)])
     quick = Solver(SolverConfig(max_gap=0), detector=solver.detector, network=solver.network)
     track = quick.fit_sequence(Plates.from_array(images, name="main"), rig, camera)
+    assert track.status.tolist() == ["solved", "infilled"]
+    assert "no face" in str(track.reason[1]) and "1001" in str(track.provenance[1])
+    assert track.confidence[1] < 0.9 * track.confidence[0]
+    alone = Solver(SolverConfig(max_gap=0, infill="none"), detector=solver.detector, network=solver.network)
+    track = alone.fit_sequence(Plates.from_array(images, name="main"), rig, camera)
     assert track.status.tolist() == ["solved", "failed"]
     assert "no face" in str(track.reason[1]) and np.isnan(track.translation[1]).all()
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_track(
+    rig: Rig, solver: Solver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth, camera = posed(rig, YAWS[:2]), camera_on(rig, 0.1, "main")
+    plates = film(rig, truth, camera)
+    whole = solver.fit_sequence(plates, rig, camera)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    for part in ("fit_frames", "infill"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"deepenergy.sequence.{part}", stop)
+            with pytest.raises(Stopped):
+                solver.fit_sequence(plates, rig, camera, resume=tmp_path / "resume")
+    assert {path.name for path in (tmp_path / "resume").iterdir()} == {"observed.npz", "fit0000.npz"}
+    # Parts of another rig, and damaged ones, are made anew.
+    key = key_of([plates], rig, [camera], 0)
+    assert key != key_of([plates], replace(rig, neutral=rig.neutral * 1.01), [camera], 0)
+    assert key != key_of([plates], rig, [camera.resize(480, 401)], 0)
+    (tmp_path / "resume" / "observed.npz").write_bytes(b"half a file")
+    seen: list[str] = []
+    track = solver.fit_sequence(plates, rig, camera, lambda name, *_: seen.append(name), tmp_path / "resume")
+    assert not any(name.startswith("solve") for name in seen) and any(name.startswith("faces") for name in seen)
+    for name in ("rotation", "translation", "jaw", "weights", "confidence"):
+        np.testing.assert_array_equal(getattr(track, name), getattr(whole, name))
+    assert not (tmp_path / "resume").exists()
 
 
 def test_a_stage_of_ones_own(rig: Rig, solver: Solver) -> None:

@@ -61,9 +61,15 @@ def test_averaging_leaves_steady_motion_alone_and_has_its_weights() -> None:
     for a, b in zip(vars(state).values(), vars(moved).values(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
     peak = Parameters(state.rotation, torch.zeros(7, 3, dtype=F64), state.jaw, state.weights)
-    peak.translation[3] = 4.0
-    assert average_states(peak, range(7)).translation[:, 0].tolist() == [0, 0, 1, 2, 1, 0, 0]
-    assert average_states(peak, range(7), sweeps=2).translation[:, 0].tolist() == [0, 0.25, 1, 1.5, 1, 0.25, 0]
+    peak.translation[3] = 4e-5
+    found = average_states(peak, range(7)).translation[:, 0]
+    torch.testing.assert_close(found, torch.tensor([0, 0, 1e-5, 2e-5, 1e-5, 0, 0], dtype=F64), rtol=1e-4, atol=0)
+    found = average_states(peak, range(7), sweeps=2).translation[:, 0]
+    expected = torch.tensor([0, 0.25e-5, 1e-5, 1.5e-5, 1e-5, 0.25e-5, 0], dtype=F64)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    # Far more than noise: the head moved.
+    peak.translation[3] = 0.2
+    torch.testing.assert_close(average_states(peak, range(7)).translation, peak.translation, rtol=0.01, atol=2e-3)
 
 
 def test_averaging_stops_at_gaps_and_unusable_frames() -> None:

@@ -130,7 +130,7 @@ class CompactFlowNetwork(nn.Module):
         self.mask = nn.Sequential(nn.Conv2d(HIDDEN4, 96, 3, 1, 1), nn.ReLU(True), nn.Conv2d(96, 9 * UPSAMPLING**2, 1))
 
     def forward(
-        self, a: Tensor, b: Tensor, coarse: int = 4, fine: int = 3, detach: bool = False, every: bool = False
+        self, a: Tensor, b: Tensor, coarse: int = 3, fine: int = 3, detach: bool = False, every: bool = False
     ) -> list[Float[Tensor, "b 2 h w"]]:
         """Flows after the updates, the last one last.
 

@@ -6,6 +6,7 @@ Markley, Cheng, Crassidis, Oshman, "Averaging Quaternions" (2007): the mean is t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from deepenergy.errors import InputError
 from deepenergy.params import Parameters
-from deepenergy.rotation import matrix_to_quaternion, quaternion_to_matrix
+from deepenergy.rotation import matrix_to_quaternion, quaternion_to_matrix, rotation_angle
 
 # The current frame counts more heavily (appendix A).
 THREE_FRAMES = (1.0, 2.0, 1.0)
+# How far a frame may lie from the mean of its neighbours and be smoothed: noise of a solve, and not a whip of the head.
+_TURN, _MOVE = math.radians(4.0), 0.02
 
 
 def mean_rotation(rotation: Float[Tensor, "*b n 3 3"], weights: Float[Tensor, "*b n"]) -> Float[Tensor, "*b 3 3"]:
@@ -37,6 +40,7 @@ def average_states(
     """Every state as the weighted mean of its window; at the ends and beside gaps the window keeps its symmetry.
 
     A neighbour counts only if its mirror image about the current frame does: a one-sided mean would lag behind motion.
+    Neighbours count less and less where their mean is farther from the frame than a solve's noise: a jolt is motion.
 
     Args:
         state: T states.
@@ -65,12 +69,12 @@ def average_states(
                 break
             index[row, reach - away], index[row, reach + away] = both[0], both[1]
             weights[row, reach - away], weights[row, reach + away] = window[reach - away], window[reach + away]
-    share = weights / weights.sum(1, keepdim=True)
-
-    def mean(values: Tensor) -> Tensor:
-        return (values[index] * share[..., None]).sum(1)
-
     for _ in range(sweeps):
+        share = _trusted(state, index, weights)
+
+        def mean(values: Tensor, share: Tensor = share) -> Tensor:
+            return (values[index] * share[..., None]).sum(1)
+
         moved = Parameters(
             mean_rotation(state.rotation[index], share), mean(state.translation), mean(state.jaw), mean(state.weights)
         )
@@ -82,3 +86,19 @@ def average_states(
             torch.where(row, moved.weights, state.weights),
         )
     return state
+
+
+def _trusted(state: Parameters, index: Tensor, weights: Float[Tensor, "t n"]) -> Float[Tensor, "t n"]:
+    """The windows' shares, neighbours by how near their mean is to the frame (Geman-McClure's weight)."""
+    middle = weights.shape[1] // 2
+    others = weights.clone()
+    others[:, middle] = 0
+    alone = others.sum(1) == 0
+    others[alone, middle] = 1
+    share = others / others.sum(1, keepdim=True)
+    turn = rotation_angle(mean_rotation(state.rotation[index], share), state.rotation)
+    move = ((state.translation[index] * share[..., None]).sum(1) - state.translation).norm(dim=1)
+    factor = (1 + (turn / _TURN).square() + (move / _MOVE).square()) ** -2
+    held = weights * factor[:, None]
+    held[:, middle] = weights[:, middle]
+    return held / held.sum(1, keepdim=True)

@@ -29,6 +29,7 @@ from deepenergy.flow import FlowNetwork
 from deepenergy.params import Parameters
 from deepenergy.plates import Plates
 from deepenergy.rig import Rig
+from deepenergy.rotation import rotation_angle
 from deepenergy.temporal.appearance import Appearance
 from deepenergy.temporal.averaging import THREE_FRAMES, average_states
 from deepenergy.temporal.chain import Chain
@@ -45,6 +46,8 @@ ORDERS = ("joint", "gauss_seidel", "jacobi")
 _WITH_FLOW = ("self_flow", "plate_flow", "hybrid")
 # Frames that are refined together, and neighbours on either side that have a say in it.
 _BLOCK, _MARGIN = 96, 12
+# No head moves faster in a frame (radians, metres): beyond is a cut, across which nothing is refined.
+_TURN_CUT, _MOVE_CUT = np.radians(20.0), 0.08
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def refine(
     points = face_points(rig, config.points) if config.method in _WITH_FLOW else None
     done, total = 0, int(track.usable.sum())
     result = state
-    for first, last in segments(track.frames, track.usable):
+    for first, last in segments(track.frames, track.usable, state):
         for start in range(first, last + 1, _BLOCK):
             stop = min(start + _BLOCK, last + 1)
             low, high = max(first, start - _MARGIN), min(last + 1, stop + _MARGIN)
@@ -151,13 +154,17 @@ def refine(
     return replace(with_states(track, result, track.status), provenance=np.array(words), before=before)
 
 
-def segments(frames: np.ndarray, usable: np.ndarray) -> list[tuple[int, int]]:
-    """`(first, last)` rows of every stretch of usable frames without a gap in time."""
+def segments(frames: np.ndarray, usable: np.ndarray, state: Parameters | None = None) -> list[tuple[int, int]]:
+    """`(first, last)` rows of every stretch of usable frames without a gap in time, nor a cut between two poses."""
     if len(frames) == 0:
         return []
     steps = np.diff(frames)
     step = steps.min() if len(steps) else 1
-    cut = np.flatnonzero((steps > step) | ~usable[1:] | ~usable[:-1]) + 1
+    apart = (steps > step) | ~usable[1:] | ~usable[:-1]
+    if state is not None:
+        apart |= rotation_angle(state.rotation[1:], state.rotation[:-1]).numpy() > _TURN_CUT
+        apart |= (state.translation[1:] - state.translation[:-1]).norm(dim=1).numpy() > _MOVE_CUT
+    cut = np.flatnonzero(apart) + 1
     parts = np.split(np.arange(len(frames)), cut)
     return [(int(part[0]), int(part[-1])) for part in parts if usable[part].all()]
 
