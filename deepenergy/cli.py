@@ -1,4 +1,4 @@
-"""The command line: `deepenergy demo | solve | eval | appearance | rig | doctor`.
+"""The command line: `deepenergy demo | solve | stages | eval | appearance | rig | doctor`.
 
 Wrong input is told in one line on stderr with exit code 2 and no traceback; an interrupted run exits with 130.
 """
@@ -131,16 +131,21 @@ def solve(
     output: Annotated[Path | None, typer.Option(help="Folder for the results, instead of the shot file's.")] = None,
     frames: Annotated[str | None, typer.Option(help='Frame range ("1001-1010"), instead of the shot file\'s.')] = None,
     renderer: Annotated[str | None, typer.Option(help="auto, numba, torch or pytorch3d.")] = None,
+    stages: Annotated[Path | None, typer.Option(help="Schedule (TOML), see `deepenergy stages`.")] = None,
+    save_stages: Annotated[bool, typer.Option("--save-stages", help="Write what every stage did.")] = False,
 ) -> None:
     """Solve a shot: plates, rig and cameras in; track, overlay video and contact sheet out."""
-    from deepenergy.report import write_report
+    from deepenergy.report import StageRecorder, write_report
     from deepenergy.shot import Shot
     from deepenergy.solver import Solver
+    from deepenergy.stage_file import read_stages
 
     described = Shot.load(shot)
     config = described.solver_config()
     if renderer is not None:
         config = replace(config, renderer=renderer)
+    if stages is not None:
+        config = replace(config, stages=read_stages(stages))
     plates, rig, cameras = described.open(frames)
     folder = described.output_folder if output is None else output
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +155,10 @@ def solve(
             # The rig of anybody becomes the actor's first, and is kept: the track belongs to it.
             rig = solver.fit_identity(plates, rig, cameras, progress=progress)
             rig.save(folder / "rig.npz")
-        track = solver.fit_sequence(plates, rig, cameras, progress=progress, resume=folder / "resume")
+        recorder = StageRecorder(folder / "stages", plates, rig, cameras) if save_stages else None
+        track = solver.fit_sequence(
+            plates, rig, cameras, progress=progress, resume=folder / "resume", on_stage=recorder
+        )
         write_report(folder, track, rig, plates, cameras, progress=progress)
     typer.echo(summary(track))
     typer.echo(f"written to {folder}")
@@ -167,6 +175,15 @@ def solve(
             err=True,
         )
         raise typer.Exit(WRONG_INPUT)
+
+
+@app.command("stages")
+def print_stages() -> None:
+    """Print the default schedule as TOML, to change and pass to `solve --stages`."""
+    from deepenergy.stage_file import format_stages
+    from deepenergy.stages import DEFAULT_STAGES
+
+    typer.echo(format_stages(DEFAULT_STAGES), nl=False)
 
 
 def unread_frames(track: Track) -> list[int]:

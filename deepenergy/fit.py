@@ -29,6 +29,7 @@ from deepenergy.rig import Rig
 from deepenergy.solve import Block, Cauchy, Problem, Solution, minimise
 from deepenergy.solve.kernels import weighting
 from deepenergy.solver_config import KERNELS, SolverConfig
+from deepenergy.stage_result import OnStage, stage_result
 from deepenergy.stages import Stage
 
 Progress = Callable[[str, int, int], None]
@@ -104,13 +105,15 @@ def fit_frames(
     progress: Progress,
     start: Parameters | None = None,
     plate_crop: PlateCrop | None = None,
+    on_stage: OnStage | None = None,
 ) -> Fit:
     """Solve frames that have landmarks in one camera or more, all at once.
 
     Args:
         observed: landmarks on the plates of B frames.
         start: where to start; poses from the landmarks and the neutral face when None.
-        plate_crop: gives a plate's window at a size, to estimate the light from; the renderer's light stays when None.
+        plate_crop: gives a plate's window at a size, for light and pixels; landmarks alone are used when None.
+        on_stage: called after every stage, without frame numbers.
     """
     cameras = tuple(cameras)
     small = rig.landmark_rig()
@@ -147,7 +150,7 @@ def fit_frames(
     kernels: list[Block] = []
     neutral = small.landmarks(small.neutral[None].double())[0]
     points, edges = neutral[:0], False
-    for stage in stages:
+    for index, stage in enumerate(stages):
         usable = pixels is not None and (likeness is None or alike(likeness))
         if (stage.photometric and not usable) or (stage.fallback and likeness is not None and usable):
             continue
@@ -189,6 +192,9 @@ def fit_frames(
                 solution = by_landmarks = _solve(here.__call__ if deep else here, state, limits, free, steps, kernels)
                 points, edges = neutral[:0], bool(stage.edge_weight)
             state = _moved(state, solution, limits)
+        if on_stage is not None:
+            found = (observed.points, energy.points(state), energy.offsets, observed.confidence)
+            on_stage(stage_result(index, stage, state, *found))
     rendered, _ = look(state, "check", 1)
     distance = (rendered - targets).norm(dim=-1)
     certain = (trust > 0.3) & torch.isfinite(distance)

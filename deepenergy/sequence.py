@@ -26,6 +26,7 @@ from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.resume import Checkpoint, key_of
 from deepenergy.rig import Rig
 from deepenergy.solver_config import SolverConfig
+from deepenergy.stage_result import OnStage, numbered
 from deepenergy.temporal.infill import InfillConfig, infill
 from deepenergy.temporal.reestimate import ReestimateConfig, reestimate
 from deepenergy.temporal.refine import RefineConfig, refine
@@ -57,6 +58,16 @@ def check_input(plates: Sequence[Plates], rig: Rig, cameras: Sequence[Camera]) -
             "pass them in the same order",
         )
     rig.require_landmarks()
+    spans = {plate.name: set(plate.frames) for plate in plates}
+    for name, frames in spans.items():
+        rest = set().union(*(other for n, other in spans.items() if n != name))
+        if rest and not frames & rest:
+            raise InputError(
+                f"plates '{name}' frames",
+                f"{min(frames)}-{max(frames)}, none of which another camera has ({min(rest)}-{max(rest)})",
+                "cameras that share frame numbers: views are matched by number",
+                "renumber the plates (`first_frame` for a video), or solve this camera alone",
+            )
     for plate, camera in zip(plates, cameras, strict=True):
         camera.check_plate_size(plate.width, plate.height)
 
@@ -70,6 +81,7 @@ def solve_sequence(
     network: HeatmapNetwork,
     progress: Progress,
     resume: Path | None = None,
+    on_stage: OnStage | None = None,
 ) -> Track:
     """A whole shot: every frame solved by itself, failures found and infilled, everything made consistent in time.
 
@@ -84,7 +96,9 @@ def solve_sequence(
     flow = None
     if config.infill == "flow" or config.refine in ("hybrid", "plate_flow"):
         flow = flow_network_from_name(config.flow_network, config.flow_weights, config.device)
-    track, observed, renderer = _solve_frames(plates, rig, cameras, config, detector, network, progress, checkpoint)
+    track, observed, renderer = _solve_frames(
+        plates, rig, cameras, config, detector, network, progress, checkpoint, on_stage
+    )
     if config.infill != "none":
         track = infill(track, plates, rig, cameras, flow, InfillConfig(method=config.infill), progress)
     if config.refine != "none":
@@ -108,6 +122,7 @@ def _solve_frames(
     network: HeatmapNetwork,
     progress: Progress,
     checkpoint: Checkpoint,
+    on_stage: OnStage | None,
 ) -> tuple[Track, Observations, Renderer]:
     """Every frame by itself; with what was seen, and the renderer with the light that was found."""
     numbers = frames_of(plates)
@@ -136,7 +151,9 @@ def _solve_frames(
 
         fit = _kept_fit(checkpoint.load(f"fit{start:04d}"), renderer)
         if fit is None:
-            fit = fit_frames(rows_of(observed, part), rig, cameras, renderer, network, config, tell, None, plate_crop)
+            told = None if on_stage is None else numbered(on_stage, [numbers[int(row)] for row in part])
+            seen_here = rows_of(observed, part)
+            fit = fit_frames(seen_here, rig, cameras, renderer, network, config, tell, None, plate_crop, told)
             checkpoint.save(f"fit{start:04d}", _fit_arrays(fit))
         fits.append(fit)
         # One light for the shot: the first block's.

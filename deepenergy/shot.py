@@ -10,6 +10,7 @@
     left = "plates/left/sh010.left.####.jpg"
     [rig_groups]                               # optional: control group -> weight names
     [solver]                                   # optional: fields of SolverConfig
+    [[stage]]                                  # optional: a schedule instead of the default, see stage_file.py
 
 Paths are relative to the file that names them.
 """
@@ -29,6 +30,7 @@ from deepenergy.camera import Camera
 from deepenergy.errors import InputError
 from deepenergy.plates import Plates
 from deepenergy.rig import Rig
+from deepenergy.stage_file import stages_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,6 +56,7 @@ class Shot(BaseModel):
         plates: camera name -> file pattern or video.
         rig_groups: control group -> weight names, see `control_groups`.
         solver: fields of `SolverConfig`.
+        stage: a schedule, see `stage_file`; the default one when empty.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -67,6 +70,7 @@ class Shot(BaseModel):
     plates: Annotated[dict[str, Text], Field(min_length=1)]
     rig_groups: dict[str, list[Text]] = {}
     solver: dict[str, Any] = {}
+    stage: list[dict[str, Any]] = []
     _folder: Path = PrivateAttr(default_factory=Path)
 
     @staticmethod
@@ -160,6 +164,8 @@ class Shot(BaseModel):
                 values[name] = TypeAdapter(hints[name]).validate_python(value, strict=True)
             except ValidationError as error:
                 raise _input_error(error, f"shot.solver.{name}", known) from None
+        if self.stage:
+            values["stages"] = stages_of(self.stage)
         return SolverConfig(**values)
 
 
@@ -173,6 +179,7 @@ _EXPECTED = {
     "plates": 'at least one camera, as in left = "plates/left/sh010.left.####.jpg"',
     "rig_groups": "lists of weight names",
     "solver": "fields of SolverConfig",
+    "stage": "[[stage]] tables",
 }
 
 

@@ -20,6 +20,7 @@ from deepenergy.render.rasterize_pytorch3d import load_pytorch3d
 from deepenergy.rig import Rig
 from deepenergy.sequence import solve_sequence
 from deepenergy.solver_config import SolverConfig
+from deepenergy.stage_result import OnStage
 from deepenergy.track import Track
 
 Progress = Callable[[str, int, int], None]
@@ -66,6 +67,7 @@ class Solver:
         camera: Camera | Sequence[Camera],
         progress: Progress | None = None,
         resume: Path | None = None,
+        on_stage: OnStage | None = None,
     ) -> Track:
         """Solve a shot seen by one calibrated camera or several.
 
@@ -75,6 +77,8 @@ class Solver:
             camera: one `Camera`, or as many as plates, in the same order.
             progress: called with (what, done, total).
             resume: folder for finished parts, from which a run that was stopped goes on; removed at the end.
+            on_stage: called with every stage's `StageResult`, as `report.StageRecorder` is; not for parts that `resume`
+                held already.
 
         Returns:
             the track of every frame that any camera has. A frame that could not be solved is "infilled" from its
@@ -85,7 +89,7 @@ class Solver:
         """
         plates, cameras = _lists(plates, camera)
         return solve_sequence(
-            plates, rig, cameras, self.config, self.detector, self.network, progress or _silent, resume
+            plates, rig, cameras, self.config, self.detector, self.network, progress or _silent, resume, on_stage
         )
 
     def fit_frame(self, image: Tensor | Sequence[Tensor], rig: Rig, camera: Camera | Sequence[Camera]) -> Track:

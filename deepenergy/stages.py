@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepenergy.errors import InputError
+from deepenergy.landmarks.readings import MOST_READINGS
+
 # Slices of the 68 iBUG landmarks.
 LANDMARK_SETS: dict[str, slice] = {
     "jaw": slice(0, 17),
@@ -58,6 +61,26 @@ class Stage:
     photometric: float = 0.0
     blur: float = 1.0
     fallback: bool = False
+
+    def __post_init__(self) -> None:
+        factors = self.landmark_weights.values()
+        checks = (
+            ("name", bool(self.name.strip()), "text"),
+            ("groups", self.translation or self.rotation or bool(self.groups), "something free: rigid, or a group"),
+            ("landmark_weights", all(0 <= factor < float("inf") for factor in factors), "factors of 0 or more"),
+            ("landmark_weights", any(factor > 0 for factor in factors), "a set with a factor above 0"),
+            ("edge_weight", 0 <= self.edge_weight < float("inf"), "0 or more"),
+            ("renders", self.renders >= 0, "0 or more"),
+            ("iterations", self.iterations >= 1, "1 or more"),
+            ("rigid_prior", 0 <= self.rigid_prior < float("inf"), "0 or more"),
+            ("readings", 0 <= self.readings <= MOST_READINGS, f"between 0 and {MOST_READINGS}"),
+            ("photometric", 0 <= self.photometric < float("inf"), "0 or more"),
+            ("blur", 0 < self.blur < float("inf"), "more than 0 crop pixels"),
+        )
+        for attribute, good, expected in checks:
+            if not good:
+                field = f"stage '{self.name}' {attribute}"
+                raise InputError(field, str(getattr(self, attribute)), expected, "correct the stage")
 
     def weights(self) -> Float[Tensor, " 68"]:
         """The factors of the 68 landmarks, float64."""

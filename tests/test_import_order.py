@@ -22,11 +22,13 @@ LAYER_OF = {
     **{name: name for name in ["io", "builtin_head", "render", "landmarks", "flow", "solve", "pnp", "energy"]},
     **dict.fromkeys(["stages", "solver_config"], "stages"),
     **dict.fromkeys(
-        ["observe", "photometry", "failures", "fit", "identity", "temporal", "resume", "sequence"], "sequence"
+        ["observe", "photometry", "failures", "stage_result", "fit", "identity", "temporal", "resume", "sequence"],
+        "sequence",
     ),
     "solver": "solver",
     **dict.fromkeys(
-        ["demo", "ground_truth", "evaluate", "report", "shot", "doctor", "batch", "appearance"], "applications"
+        ["demo", "ground_truth", "evaluate", "report", "stage_file", "shot", "doctor", "batch", "appearance"],
+        "applications",
     ),
     "cli": "cli",
     "": "package",
