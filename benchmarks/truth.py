@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome, PeakMemory
 from benchmarks.shares import Shares
-from deepenergy import fit
+from deepenergy import fit, sequence
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.energy.photometric import PhotometricEnergy
@@ -132,6 +132,7 @@ def _parts(solver: Solver) -> dict[str, list[tuple[Any, str]]]:
         "jacobian": [(LandmarkEnergy, "__call__"), (PhotometricEnergy, "__call__")],
         "step": [(fit, "minimise")],
         "plates": [(Plates, "read")],
+        "refine": [(sequence, "refine"), (sequence, "infill")],
     }
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from deepenergy.errors import InputError
 
 if TYPE_CHECKING:
-    from deepenergy.landmarks.weight_file import WeightFile
+    from deepenergy.weight_file import WeightFile
 
 # (distribution, module to import, what it is for). Importing, not only looking, since a wheel may lack its libraries.
 REQUIRED = (

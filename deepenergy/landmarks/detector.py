@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deepenergy.errors import InputError
 from deepenergy.landmarks.boxes import box_area, iou
-from deepenergy.landmarks.weight_file import WeightFile
+from deepenergy.weight_file import WeightFile
 
 MMOD = WeightFile(
     field="detector 'cnn'",

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from deepenergy.errors import InputError
 from deepenergy.landmarks.boxes import square_boxes
 from deepenergy.landmarks.network import CROP_SIZE
-from deepenergy.landmarks.weight_file import WeightFile
+from deepenergy.weight_file import WeightFile
 
 _URL = "https://www.adrianbulat.com/downloads/python-fan/"
 _SOURCE = "published with the package face-alignment, BSD-3"
@@ -107,7 +107,7 @@ class Fan:
             weights.check_hash(path)
         module = _fan_class()(4)
         try:
-            module.load_state_dict(_read_state(path, weights))
+            module.load_state_dict(weights.read(path))
         except RuntimeError as error:
             first = str(error).splitlines()
             raise InputError(
@@ -117,27 +117,6 @@ class Fan:
                 f"get the file from {weights.url}, or use {weights.builtin}",
             ) from error
         return module.requires_grad_(False).eval().to(self.device)
-
-
-def _read_state(path: Path, weights: WeightFile) -> dict[str, Tensor]:
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its zip reader and unpickler meet in a broken file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            weights.field,
-            f"{path}, which cannot be read ({reason[:200]})",
-            f"a PyTorch state dict ({weights.name})",
-            f"get the file again from {weights.url}, or use {weights.builtin}",
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(
-            weights.field,
-            f"{path}, which holds something other than tensors by name",
-            f"a PyTorch state dict ({weights.name})",
-            f"get the file from {weights.url}, or use {weights.builtin}",
-        )
-    return state
 
 
 def _fan_class() -> Any:
