@@ -132,7 +132,9 @@ def solve(
     frames: Annotated[str | None, typer.Option(help='Frame range ("1001-1010"), instead of the shot file\'s.')] = None,
     renderer: Annotated[str | None, typer.Option(help="auto, numba, torch or pytorch3d.")] = None,
     stages: Annotated[Path | None, typer.Option(help="Schedule (TOML), see `deepenergy stages`.")] = None,
-    save_stages: Annotated[bool, typer.Option("--save-stages", help="Write what every stage did.")] = False,
+    save_stages: Annotated[
+        bool, typer.Option("--save-stages", help="Write what every stage did to OUTPUT/stages.")
+    ] = False,
 ) -> None:
     """Solve a shot: plates, rig and cameras in; track, overlay video and contact sheet out."""
     from deepenergy.report import StageRecorder, write_report
@@ -155,10 +157,12 @@ def solve(
             # The rig of anybody becomes the actor's first, and is kept: the track belongs to it.
             rig = solver.fit_identity(plates, rig, cameras, progress=progress)
             rig.save(folder / "rig.npz")
-        recorder = StageRecorder(folder / "stages", plates, rig, cameras) if save_stages else None
-        track = solver.fit_sequence(
-            plates, rig, cameras, progress=progress, resume=folder / "resume", on_stage=recorder
-        )
+        recorder, kept = None, folder / "resume"
+        if save_stages:
+            # Parts that were solved without a recorder have no stages to go on from.
+            kept = folder / "resume_stages"
+            recorder = StageRecorder(folder / "stages", plates, rig, cameras, go_on=kept.is_dir())
+        track = solver.fit_sequence(plates, rig, cameras, progress=progress, resume=kept, on_stage=recorder)
         write_report(folder, track, rig, plates, cameras, progress=progress)
     typer.echo(summary(track))
     typer.echo(f"written to {folder}")

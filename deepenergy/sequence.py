@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from fileseq import framesToFrameRange
 from torch import Tensor
 
 from deepenergy.camera import Camera
@@ -58,18 +59,27 @@ def check_input(plates: Sequence[Plates], rig: Rig, cameras: Sequence[Camera]) -
             "pass them in the same order",
         )
     rig.require_landmarks()
-    spans = {plate.name: set(plate.frames) for plate in plates}
-    for name, frames in spans.items():
-        rest = set().union(*(other for n, other in spans.items() if n != name))
-        if rest and not frames & rest:
+    _check_shared_frames(plates)
+    for plate, camera in zip(plates, cameras, strict=True):
+        camera.check_plate_size(plate.width, plate.height)
+
+
+def _check_shared_frames(plates: Sequence[Plates]) -> None:
+    """Every camera must share a frame with another; single frames may be missing in any of them."""
+    there = [set(plate.frames) - set(plate.problems()) for plate in plates]
+    for plate, own in zip(plates, there, strict=True):
+        rest = set().union(*(frames for frames in there if frames is not own))
+        if len(plates) > 1 and own.isdisjoint(rest):
             raise InputError(
-                f"plates '{name}' frames",
-                f"{min(frames)}-{max(frames)}, none of which another camera has ({min(rest)}-{max(rest)})",
+                f"plates '{plate.name}' frames",
+                f"{_ranges(own)}, none of which another camera has ({_ranges(rest)})",
                 "cameras that share frame numbers: views are matched by number",
                 "renumber the plates (`first_frame` for a video), or solve this camera alone",
             )
-    for plate, camera in zip(plates, cameras, strict=True):
-        camera.check_plate_size(plate.width, plate.height)
+
+
+def _ranges(frames: Iterable[int]) -> str:
+    return framesToFrameRange(sorted(frames)) or "no frame"
 
 
 def solve_sequence(

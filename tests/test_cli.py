@@ -331,6 +331,27 @@ def test_solving_the_demo_again_gives_the_same(demo_folder: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_a_killed_solve_goes_on_to_the_same_track(demo_folder: Path, tmp_path: Path) -> None:
+    start = [sys.executable, "-c", "from deepenergy.cli import main; main()"]
+    command = [*start, "solve", str(demo_folder / "shot.toml"), "--output", str(tmp_path)]
+    draw, killed = np.random.default_rng(0), 0
+    for _ in range(3):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                process.wait(timeout=float(draw.uniform(4, 16)))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                killed += 1
+    code, stdout, stderr = run("solve", demo_folder / "shot.toml", "--output", tmp_path)
+    assert code == 0, stdout + stderr
+    assert killed > 0
+    first, again = Track.load(demo_folder / "track.npz"), Track.load(tmp_path / "track.npz")
+    for name in ("rotation", "translation", "jaw", "weights", "confidence"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+    assert not (tmp_path / "resume").exists()
+
+
+@pytest.mark.slow
 def test_holes_and_truncated_plates_do_not_stop_a_shot(demo_folder: Path, tmp_path: Path) -> None:
     plates = tmp_path / "plates"
     plates.mkdir()

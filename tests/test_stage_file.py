@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from tiny_shot import tiny_camera, tiny_rig
 
-from deepenergy import InputError, Plates
-from deepenergy.params import Parameters
-from deepenergy.report import StageRecorder
+from deepenergy import InputError
 from deepenergy.stage_file import format_stages, read_stages, stages_of
 from deepenergy.stages import DEFAULT_STAGES, Stage
 
@@ -68,23 +64,3 @@ def test_values_out_of_their_range(change: dict[str, object], told: str) -> None
     assert stages_of([table])[0].groups == ()
     with pytest.raises(InputError, match=told):
         stages_of([{**table, **change}])
-
-
-def test_the_recorder_writes_every_stage(tmp_path: Path) -> None:
-    import numpy as np
-
-    rig, camera = tiny_rig(), tiny_camera()
-    plates = Plates.from_array(np.full((3, 80, 96, 3), 90, np.uint8), name="left")
-    recorder = StageRecorder(tmp_path / "stages", [plates], rig, [camera], frames=[1002])
-    state = Parameters.identity(3, len(rig.weight_names))
-    for stage in DEFAULT_STAGES[:2]:
-        recorder([1001, 1002, 1003], stage, state, torch.tensor([1.0, 2.0, 3.0]))
-    folders = sorted(path.name for path in (tmp_path / "stages").iterdir())
-    assert folders == ["01_translation_non_jaw", "02_rigid_non_jaw"]
-    for folder in folders:
-        here = tmp_path / "stages" / folder
-        assert {path.name for path in here.iterdir()} == {"state.npz", "overlay.left.1002.jpg"}
-        with np.load(here / "state.npz") as content:
-            assert content["frames"].tolist() == [1001, 1002, 1003]
-            assert content["residual_px"].tolist() == [1, 2, 3]
-            assert content["weights"].shape == (3, len(rig.weight_names))

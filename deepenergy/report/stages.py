@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import re
+import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+from PIL import Image, ImageDraw
 
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
 from deepenergy.io.atomic import atomic_path
-from deepenergy.params import Parameters
-from deepenergy.plates import Plates
-from deepenergy.report.overlay import Overlay, to_image
+from deepenergy.plates import PlateError, Plates
+from deepenergy.report.contact_sheet import spread
+from deepenergy.report.overlay import Overlay, font_of, shorten, to_image
 from deepenergy.rig import Rig
-from deepenergy.stages import Stage
+from deepenergy.stage_result import StageResult
 from deepenergy.track import Track
+
+# Frames that get overlays unless told: enough to see a shot, few beside the time of its solve.
+_DRAWN = 8
+_BAR = 24
 
 
 class StageRecorder:
-    """Writes `FOLDER/NN_stage/`: `state.npz`, and overlays of some frames; pass it as `on_stage` of `fit_sequence`.
+    """Writes `FOLDER/NN_stage/`: `state.npz`, and `overlay_FRAME_CAMERA.jpg`; pass it as `on_stage` of `fit_sequence`.
 
-    `state.npz` holds `frames` [B], `rotation` [B,3,3], `translation` [B,3] metres, `jaw` [B,6], `weights` [B,K],
-    `weight_names` and `residual_px` [B]. Blocks of a long shot are written beside each other.
+    NN is the stage's place in the schedule, from 01; a stage that was left out has no folder. `state.npz` holds
+    `frames` [T], `rotation` [T,3,3], `translation` [T,3] metres, `jaw` [T,6], `weights` [T,K], `weight_names` [K],
+    `cameras` [C], `plate_landmarks_px` [T,C,68,2], `landmark_residual_px` [T,C,68,2] (render less plate) and
+    `residual_px` [T,C] (mean distance of the sure landmarks), NaN where a view shows no face. Plate pixels.
 
     Args:
         folder: made where it does not exist.
         plates, rig, cameras: the shot.
-        frames: numbers of the frames to draw; the first, middle and last one when None.
+        frames: numbers of the frames to draw; up to eight spread over the shot when None.
+        go_on: whether stages that are in the folder already belong to the same solve; they are removed otherwise.
+
+    Raises:
+        InputError: not as many plates as cameras, two cameras of one name, or a frame that no plates have.
     """
 
     def __init__(
@@ -39,56 +51,123 @@ class StageRecorder:
         rig: Rig,
         cameras: Sequence[Camera],
         frames: Sequence[int] | None = None,
+        go_on: bool = False,
     ) -> None:
-        self.folder, self.plates, self.rig, self.cameras = folder, plates, rig, cameras
-        self.frames = frames
-        self._first: int | None = None
-        self._count = 0
+        names = [camera.name for camera in cameras]
+        if len(plates) != len(names) or len(set(names)) != len(names):
+            found = f"{len(plates)} plates and the cameras {', '.join(names)}"
+            raise InputError("stages", found, "plates and cameras of different names, in pairs", "correct the lists")
+        known = sorted({number for plate in plates for number in plate.frames})
+        odd = sorted(set(frames or ()) - set(known))
+        if odd:
+            expected = f"frames within {known[0]}-{known[-1]}"
+            raise InputError("stages frames", str(odd[0]), expected, "draw frames that the plates have")
+        self.folder, self.plates, self.rig, self.cameras = folder, tuple(plates), rig, tuple(cameras)
+        self.frames = {known[row] for row in spread(len(known), _DRAWN)} if frames is None else set(frames)
+        if not go_on and folder.is_dir():
+            for old in folder.glob("[0-9][0-9]_*"):
+                # Ours alone: a folder that somebody put there is left.
+                if (old / "state.npz").is_file():
+                    shutil.rmtree(old)
 
-    def __call__(self, frames: list[int], stage: Stage, state: Parameters, residual_px: Tensor) -> None:
-        """Write one stage of one block of frames."""
-        if self._first != frames[0]:
-            self._first, self._count = frames[0], 0
-        self._count += 1
-        name = re.sub(r"[^a-z0-9]+", "_", stage.name.lower()).strip("_")
-        folder = self.folder / f"{self._count:02d}_{name}"
+    def __call__(self, result: StageResult) -> None:
+        """Write one stage of some frames, beside what other frames of the shot made of it."""
+        name = re.sub(r"[^a-z0-9]+", "_", result.stage.name.lower()).strip("_")
+        folder = self.folder / f"{result.index + 1:02d}_{name}"
         folder.mkdir(parents=True, exist_ok=True)
-        track = self._track(frames, state, residual_px)
-        suffix = "" if frames[0] == min(min(p.frames) for p in self.plates) else f".{frames[0]}"
-        with atomic_path(folder / f"state{suffix}.npz", "stage output") as path, path.open("wb") as file:
-            np.savez(
-                file,
-                frames=track.frames,
-                rotation=track.rotation,
-                translation=track.translation,
-                jaw=track.jaw,
-                weights=track.weights,
-                weight_names=np.array(track.weight_names, dtype=np.str_),
-                residual_px=track.landmark_residual_px,
-            )
-        drawn = self.frames if self.frames is not None else (frames[0], frames[len(frames) // 2], frames[-1])
-        for plate, camera in zip(self.plates, self.cameras, strict=True):
-            overlay = Overlay(track, self.rig, camera)
-            for frame in sorted(set(drawn) & set(frames) & set(plate.frames)):
+        path = folder / "state.npz"
+        arrays = _merged(_arrays(result), path)
+        arrays["weight_names"] = np.array(self.rig.weight_names, dtype=np.str_)
+        arrays["cameras"] = np.array([camera.name for camera in self.cameras], dtype=np.str_)
+        with atomic_path(path, "stages") as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        for view, (plates, camera) in enumerate(zip(self.plates, self.cameras, strict=True)):
+            overlay = stage_overlay(result, self.rig, camera, view)
+            for row, frame in enumerate(result.frames):
+                if frame not in self.frames or frame not in plates.frames:
+                    continue
                 try:
-                    image = to_image(plate.read(plate.frames.index(frame)).numpy())
-                except InputError:
-                    continue  # A frame that another camera has: nothing to draw on.
-                with atomic_path(folder / f"overlay.{camera.name}.{frame}.jpg", "stage output") as path:
-                    overlay.draw(frames.index(frame), image).save(path, quality=92)
+                    plate = to_image(plates.read(plates.frames.index(frame)).cpu().numpy())
+                except PlateError:
+                    # The track's reasons tell of a plate that cannot be read; there is nothing to draw on.
+                    continue
+                picture = overlay.draw(row, plate, caption=False)
+                write_title(picture, stage_title(result), f"{frame}   {residual_text(result, row, view)}", camera.name)
+                with atomic_path(folder / f"overlay_{frame}_{camera.name}.jpg", "stages") as temporary:
+                    picture.save(temporary, quality=92)
 
-    def _track(self, frames: list[int], state: Parameters, residual_px: Tensor) -> Track:
-        count = len(frames)
-        return Track(
-            frames=np.array(frames),
-            rotation=state.rotation.cpu().numpy(),
-            translation=state.translation.cpu().numpy(),
-            jaw=state.jaw.cpu().numpy(),
-            weights=state.weights.cpu().numpy(),
-            weight_names=self.rig.weight_names,
-            status=np.full(count, "solved"),
-            reason=np.full(count, ""),
-            confidence=np.ones(count),
-            landmark_residual_px=residual_px.cpu().numpy(),
-            rig_name=self.rig.name,
-        )
+
+def stage_overlay(result: StageResult, rig: Rig, camera: Camera, view: int) -> Overlay:
+    """What draws the rig after a stage over the plates of one camera.
+
+    Args:
+        result, rig: what was solved.
+        camera, view: the camera, and its place among those of the result.
+    """
+    count = len(result.state)
+    state = [part.detach().cpu().double().numpy() for part in vars(result.state).values()]
+    track = Track(
+        np.array(result.frames, np.int64),
+        *state,
+        weight_names=rig.weight_names,
+        status=np.full(count, "solved"),
+        reason=np.full(count, ""),
+        confidence=np.ones(count),
+        landmark_residual_px=result.residual_px[:, view].detach().cpu().numpy(),
+        landmarks_px={camera.name: result.plate_px[:, view].detach().cpu().numpy()},
+        render_landmarks_px={camera.name: result.render_px[:, view].detach().cpu().numpy()},
+        rig_name=rig.name,
+    )
+    return Overlay(track, rig, camera)
+
+
+def stage_title(result: StageResult) -> str:
+    """The stage's place in the schedule and its name."""
+    return f"{result.index + 1}  {result.stage.name}"
+
+
+def residual_text(result: StageResult, row: int, view: int) -> str:
+    """The mean landmark distance of one view, in words."""
+    residual = float(result.residual_px[row, view])
+    return f"residual {residual:.2f} px" if np.isfinite(residual) else "no face in this view"
+
+
+def write_title(image: Image.Image, title: str, text: str, side: str = "") -> None:
+    """Write a strip along the bottom of a picture: `title`, then `text`; `side` at the right."""
+    unit = max(0.6, image.height / 540)
+    bar, gap = round(_BAR * unit), 12 * unit
+    top = image.height - bar
+    image.paste((10, 12, 15), (0, top), Image.new("L", (image.width, bar), 190))
+    pen, font, small = ImageDraw.Draw(image), font_of(13 * unit), font_of(12 * unit)
+    middle, right = top + bar / 2, image.width - gap
+    for words, colour in ((side, (180, 186, 194)), (text, (255, 214, 92))):
+        if words:
+            pen.text((right, middle), words, font=small, fill=colour, anchor="rm")
+            right -= small.getlength(words) + gap
+    pen.text((gap, middle), shorten(title, font, right - gap), font=font, fill=(255, 255, 255), anchor="lm")
+
+
+def _arrays(result: StageResult) -> dict[str, np.ndarray]:
+    tensors = {
+        **vars(result.state),
+        "plate_landmarks_px": result.plate_px,
+        "landmark_residual_px": result.render_px - result.plate_px,
+        "residual_px": result.residual_px,
+    }
+    arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+    return {"frames": np.array(result.frames, np.int64), **arrays}
+
+
+def _merged(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """With the frames of another part of the shot, where the file has some; ascending."""
+    if not path.is_file():
+        return arrays
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            kept = {name: file[name] for name in arrays}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        remedy = "remove it; the shot's other stages are not touched"
+        raise InputError("stages", f"{path}, which cannot be read ({error})", "a stage's state", remedy) from error
+    old = ~np.isin(kept["frames"], arrays["frames"])
+    order = np.argsort(np.concatenate([kept["frames"][old], arrays["frames"]]))
+    return {name: np.concatenate([kept[name][old], value])[order] for name, value in arrays.items()}
