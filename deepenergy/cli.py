@@ -130,6 +130,9 @@ def solve(
     shot: Annotated[Path, typer.Argument(help="Shot file (TOML).")],
     output: Annotated[Path | None, typer.Option(help="Folder for the results, instead of the shot file's.")] = None,
     frames: Annotated[str | None, typer.Option(help='Frame range ("1001-1010"), instead of the shot file\'s.')] = None,
+    only_frames: Annotated[
+        str | None, typer.Option(help='Solve this range of OUTPUT/track.npz again ("1010-1020"); the rest stays.')
+    ] = None,
     renderer: Annotated[str | None, typer.Option(help="auto, numba, torch or pytorch3d.")] = None,
     stages: Annotated[Path | None, typer.Option(help="Schedule (TOML), see `deepenergy stages`.")] = None,
     save_stages: Annotated[
@@ -138,19 +141,24 @@ def solve(
 ) -> None:
     """Solve a shot: plates, rig and cameras in; track, overlay video and contact sheet out."""
     from deepenergy.report import StageRecorder, write_report
+    from deepenergy.rig import Rig
     from deepenergy.shot import Shot
     from deepenergy.solver import Solver
     from deepenergy.stage_file import read_stages
+    from deepenergy.track import Track
 
     described = Shot.load(shot)
     config = described.solver_config()
     if renderer is not None:
         config = replace(config, renderer=renderer)
     if stages is not None:
-        config = replace(config, stages=read_stages(stages))
+        config = replace(config, stages=read_stages(stages, described.rig_groups))
     plates, rig, cameras = described.open(frames)
     folder = described.output_folder if output is None else output
     folder.mkdir(parents=True, exist_ok=True)
+    solved = None if only_frames is None else Track.load(folder / "track.npz")
+    if solved is not None and rig.identity_basis is not None:
+        rig = Rig.load(folder / "rig.npz")
     with _progress_bar() as progress:
         solver = Solver(config)
         if rig.identity_basis is not None:
@@ -162,7 +170,10 @@ def solve(
             # Parts that were solved without a recorder have no stages to go on from.
             kept = folder / "resume_stages"
             recorder = StageRecorder(folder / "stages", plates, rig, cameras, go_on=kept.is_dir())
-        track = solver.fit_sequence(plates, rig, cameras, progress=progress, resume=kept, on_stage=recorder)
+        if solved is not None and only_frames is not None:
+            track = solver.refit_frames(solved, only_frames, plates, rig, cameras, progress)
+        else:
+            track = solver.fit_sequence(plates, rig, cameras, progress=progress, resume=kept, on_stage=recorder)
         write_report(folder, track, rig, plates, cameras, progress=progress)
     typer.echo(summary(track))
     typer.echo(f"written to {folder}")

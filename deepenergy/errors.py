@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Input that cannot be used, told in one line.
@@ -20,3 +23,9 @@ class InputError(ValueError):
     def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:
         # The default would hand the whole message to `__init__` as its only argument.
         return type(self), (self.field, self.found, self.expected, self.remedy)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The remedy for a name that is not known: the nearest one that is, where one is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else "remove it"

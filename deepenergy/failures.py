@@ -56,11 +56,11 @@ def judge(evidence: Evidence, config: SolverConfig) -> list[str]:
     for t in np.flatnonzero(good):
         off, alike = float(evidence.residual[t]), float(evidence.likeness[t])
         if off > residual_limit:
-            reasons[t] = (
-                f"plate and render disagree ({off:.1f} crop pixels, while the shot has {residual_limit:.1f} at most)"
-            )
+            limit = f"{residual_limit:.2f} is the most for this shot"
+            reasons[t] = f"plate and render disagree ({off:.2f} crop pixels, while {limit})"
         elif alike < likeness_limit:
-            reasons[t] = f"the plate does not look like the render (correlation {alike:.2f}, shot {likeness_limit:.2f})"
+            limit = f"{likeness_limit:.2f} is the least for this shot"
+            reasons[t] = f"the plate does not look like the render (correlation {alike:.2f}, while {limit})"
     good &= np.array([not reason for reason in reasons], dtype=bool)
     for t, words in _jumps(evidence, good).items():
         reasons[t] = words

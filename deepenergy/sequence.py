@@ -28,6 +28,7 @@ from deepenergy.resume import Checkpoint, key_of
 from deepenergy.rig import Rig
 from deepenergy.solver_config import SolverConfig
 from deepenergy.stage_result import OnStage, numbered
+from deepenergy.stages import check_groups
 from deepenergy.temporal.infill import InfillConfig, infill
 from deepenergy.temporal.reestimate import ReestimateConfig, reestimate
 from deepenergy.temporal.refine import RefineConfig, refine
@@ -99,27 +100,50 @@ def solve_sequence(
     `resume` until the shot is done, and a run that was stopped goes on from them.
     """
     check_input(plates, rig, cameras)
+    check_groups(config.stages, rig.groups)
     checkpoint = Checkpoint(None)
     if resume is not None:
         checkpoint = Checkpoint(resume, key_of(plates, rig, cameras, (config, detector.name, network.name)))
     # Before hours of solving, not after.
-    flow = None
-    if config.infill == "flow" or config.refine in ("hybrid", "plate_flow"):
-        flow = flow_network_from_name(config.flow_network, config.flow_weights, config.device)
+    flow = flow_network_of(config)
     track, observed, renderer = _solve_frames(
         plates, rig, cameras, config, detector, network, progress, checkpoint, on_stage
     )
+    track = complete(track, plates, rig, cameras, config, flow, progress)
+    if config.refine != "none" and config.reestimate:
+        how, rounds = RefineConfig(method=config.refine), ReestimateConfig(rounds=config.reestimate)
+        track = reestimate(
+            track, observed, plates, rig, cameras, renderer, network, flow, config, how, rounds, progress
+        )
+    checkpoint.clear()
+    return track
+
+
+def flow_network_of(config: SolverConfig) -> FlowNetwork | None:
+    """The flow network that the settings need, if any.
+
+    Raises:
+        InputError: its weights, or its package, are missing.
+    """
+    if config.infill != "flow" and config.refine not in ("hybrid", "plate_flow"):
+        return None
+    return flow_network_from_name(config.flow_network, config.flow_weights, config.device)
+
+
+def complete(
+    track: Track,
+    plates: Sequence[Plates],
+    rig: Rig,
+    cameras: Sequence[Camera],
+    config: SolverConfig,
+    flow: FlowNetwork | None,
+    progress: Progress,
+) -> Track:
+    """Infill and temporal refinement of a solved track, as far as the settings want them."""
     if config.infill != "none":
         track = infill(track, plates, rig, cameras, flow, InfillConfig(method=config.infill), progress)
     if config.refine != "none":
-        how = RefineConfig(method=config.refine)
-        track = refine(track, plates, rig, cameras, flow, how, progress)
-        if config.reestimate:
-            rounds = ReestimateConfig(rounds=config.reestimate)
-            track = reestimate(
-                track, observed, plates, rig, cameras, renderer, network, flow, config, how, rounds, progress
-            )
-    checkpoint.clear()
+        track = refine(track, plates, rig, cameras, flow, RefineConfig(method=config.refine), progress)
     return track
 
 

@@ -18,8 +18,6 @@ Paths are relative to the file that names them.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -27,15 +25,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
+from deepenergy.errors import InputError, did_you_mean
 from deepenergy.plates import Plates
 from deepenergy.rig import Rig
 from deepenergy.stage_file import stages_of
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from deepenergy.toml_input import read_toml, shown
 
 if TYPE_CHECKING:
     from deepenergy.solver_config import SolverConfig
@@ -56,7 +50,7 @@ class Shot(BaseModel):
         plates: camera name -> file pattern or video.
         rig_groups: control group -> weight names, see `control_groups`.
         solver: fields of `SolverConfig`.
-        stage: a schedule, see `stage_file`; the default one when empty.
+        stage: a schedule, see `stage_file`; the default one when None.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -70,7 +64,7 @@ class Shot(BaseModel):
     plates: Annotated[dict[str, Text], Field(min_length=1)]
     rig_groups: dict[str, list[Text]] = {}
     solver: dict[str, Any] = {}
-    stage: list[dict[str, Any]] = []
+    stage: list[Any] | dict[str, Any] | None = None
     _folder: Path = PrivateAttr(default_factory=Path)
 
     @staticmethod
@@ -80,26 +74,12 @@ class Shot(BaseModel):
         Raises:
             InputError: no such file, a TOML syntax error (with its line), an unknown, missing or wrong field.
         """
-        path = Path(path).expanduser()
-        if not path.is_file():
-            found = f"a folder, {path}" if path.is_dir() else f"no file {path}"
-            raise InputError("shot", found, "a shot file (TOML)", "check the path; the README shows an example")
-        try:
-            data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"shot {path.name}", f"a syntax error: {error}", "TOML", "mend that line") from None
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"shot {path.name}",
-                f"bytes that are not UTF-8 at {error.start}",
-                "a TOML text file",
-                "save it as UTF-8, or check that it is the shot file",
-            ) from None
+        data = read_toml(path, "shot", "a shot file (TOML)", "check the path; the README shows an example")
         try:
             shot = Shot.model_validate(data)
         except ValidationError as error:
             raise _input_error(error, "shot", list(Shot.model_fields)) from None
-        shot._folder = path.resolve().parent
+        shot._folder = Path(path).expanduser().resolve().parent
         return shot
 
     def resolve(self, path: str) -> Path:
@@ -164,8 +144,8 @@ class Shot(BaseModel):
                 values[name] = TypeAdapter(hints[name]).validate_python(value, strict=True)
             except ValidationError as error:
                 raise _input_error(error, f"shot.solver.{name}", known) from None
-        if self.stage:
-            values["stages"] = stages_of(self.stage)
+        if self.stage is not None:
+            values["stages"] = stages_of(self.stage, self.rig_groups)
         return SolverConfig(**values)
 
 
@@ -185,9 +165,7 @@ _EXPECTED = {
 
 def _unknown_key(field: str, key: str, known: Iterable[str]) -> InputError:
     known = sorted(known)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    remedy = f"did you mean '{near[0]}'?" if near else "remove it"
-    return InputError(field, "an unknown key", f"one of {', '.join(known)}", remedy)
+    return InputError(field, "an unknown key", f"one of {', '.join(known)}", did_you_mean(key, known))
 
 
 def _input_error(error: ValidationError, prefix: str, known: list[str]) -> InputError:
@@ -205,14 +183,9 @@ def _input_error(error: ValidationError, prefix: str, known: list[str]) -> Input
         remedy = f"add `{path[-1]} = ...`" if path[-1] != "plates" else "add a [plates] table"
         return InputError(field, "nothing", _EXPECTED.get(path[-1], "a value"), remedy + more)
     expected = _EXPECTED.get(path[0], first["msg"]) if path else _as_expectation(first["msg"])
-    return InputError(field, _shown(first["input"]), expected, f"correct `{field}`" + more)
+    return InputError(field, shown(first["input"]), expected, f"correct `{field}`" + more)
 
 
 def _as_expectation(message: str) -> str:
     text = message.removeprefix("Input should be ").removeprefix("a valid ")
     return text[:1].lower() + text[1:]
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

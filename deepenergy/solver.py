@@ -14,11 +14,12 @@ from deepenergy.identity import fit_identity
 from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.detector import Detector, detector_from_name
 from deepenergy.landmarks.network import HeatmapNetwork
+from deepenergy.only_frames import solve_again
 from deepenergy.plates import Plates
 from deepenergy.render.rasterize import Backend
 from deepenergy.render.rasterize_pytorch3d import load_pytorch3d
 from deepenergy.rig import Rig
-from deepenergy.sequence import solve_sequence
+from deepenergy.sequence import flow_network_of, solve_sequence
 from deepenergy.solver_config import SolverConfig
 from deepenergy.stage_result import OnStage
 from deepenergy.track import Track
@@ -91,6 +92,33 @@ class Solver:
         return solve_sequence(
             plates, rig, cameras, self.config, self.detector, self.network, progress or _silent, resume, on_stage
         )
+
+    def refit_frames(
+        self,
+        track: Track,
+        frames: str,
+        plates: Plates | Sequence[Plates],
+        rig: Rig,
+        camera: Camera | Sequence[Camera],
+        progress: Progress | None = None,
+    ) -> Track:
+        """Solve a range of frames of a solved shot again, with these settings; the others stay bit for bit.
+
+        Args:
+            track: the solved shot.
+            frames: a frame range ("1010-1020").
+            plates, rig, camera: of the whole shot, as for `fit_sequence`.
+
+        Raises:
+            InputError: as `fit_sequence`, and a range that the track or the plates do not have.
+        """
+        plates, cameras = _lists(plates, camera)
+        some = [plate.select(frames) for plate in plates]
+        flow = flow_network_of(self.config)
+        alone = replace(self.config, infill="none", refine="none", reestimate=0)
+        told = progress or _silent
+        again = solve_sequence(some, rig, cameras, alone, self.detector, self.network, told)
+        return solve_again(track, again, plates, rig, cameras, self.config, flow, told)
 
     def fit_frame(self, image: Tensor | Sequence[Tensor], rig: Rig, camera: Camera | Sequence[Camera]) -> Track:
         """Solve one frame: `[3, H, W]` float32 sRGB images in [0, 1], one for each camera. A track of one frame."""

@@ -3,113 +3,142 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import sys
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from deepenergy.control_groups import GROUPS
-from deepenergy.errors import InputError
-from deepenergy.stages import LANDMARK_SETS, Stage
+from deepenergy.errors import InputError, did_you_mean
+from deepenergy.stages import Stage, check_groups
+from deepenergy.toml_input import read_toml, shown
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+_PRINT = "`deepenergy stages` prints the default one"
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+# One line for each field of `Stage`, for those who read the printed schedule.
+MEANINGS = {
+    "name": "shown in the progress",
+    "translation": "whether the rigid translation moves",
+    "rotation": "whether the rigid rotation moves",
+    "groups": "control groups whose weights move (`deepenergy rig info` lists them); jaw_open and jaw move the joint too",
+    "landmark_weights": "factor on the landmarks of each set: jaw, brows, nose, eyes, mouth; 0 where it is left out",
+    "edge_weight": "factor on differences of neighbouring landmarks",
+    "renders": "how often the render is made and read by the network",
+    "iterations": "most least-squares steps for each render",
+    "rigid_prior": "penalty on leaving the rigid pose at the stage's start, crop pixels for each degree or 2 mm",
+    "fit_light": "whether the light is estimated from the plates before the stage",
+    "reweight": "whether landmarks are weighted by the noise that the solved frames show",
+    "readings": "how often the network reads each render; 0: what it said of the last one holds",
+    "photometric": "factor on the render's own pixels against the plate's; 0 leaves them out",
+    "blur": "smoothing under which pixels are compared, crop pixels",
+    "fallback": "whether the stage is only for shots whose pixels cannot be compared",
+}
 
-_FIELDS = {field.name: field for field in dataclasses.fields(Stage)}
 
-
-def read_stages(path: str | Path) -> tuple[Stage, ...]:
+def read_stages(path: str | Path, groups: Iterable[str] = ()) -> tuple[Stage, ...]:
     """Read a schedule.
+
+    Args:
+        path: the TOML file.
+        groups: control groups that the rig has besides the usual ones.
 
     Raises:
         InputError: no such file, a TOML syntax error, or what `stages_of` refuses.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError("stages", f"no file {path}", "a schedule (TOML)", "print the default: `deepenergy stages`")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"stages {path.name}", f"a syntax error: {error}", "TOML", "mend that line") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"stages {path.name}", f"bytes that are not UTF-8 ({error})", "text", "save as UTF-8"
-        ) from None
-    odd = sorted(set(data) - {"stage"})
-    if odd:
-        raise InputError(f"stages {path.name}", f"an unknown key '{odd[0]}'", "[[stage]] tables alone", "remove it")
-    return stages_of(data.get("stage", []))
+    data = read_toml(path, "stages", "a schedule of stages (TOML)", _PRINT)
+    for key in data:
+        if key != "stage":
+            remedy = did_you_mean(key, ["stage"])
+            raise InputError(f"stages {key}", "an unknown key", "[[stage]] tables and nothing else", remedy)
+    return stages_of(data.get("stage", []), groups)
 
 
-def stages_of(tables: Sequence[Mapping[str, Any]]) -> tuple[Stage, ...]:
-    """Stages from tables, in order.
+def stages_of(tables: object, groups: Iterable[str] = ()) -> tuple[Stage, ...]:
+    """Stages from the value of `stage` in a TOML file, in order.
+
+    Args:
+        tables: a list of tables.
+        groups: control groups that the rig has besides the usual ones.
 
     Raises:
-        InputError: no table, an unknown, missing or wrong field, an unknown control group or landmark set.
+        InputError: no table, an unknown, missing or wrong field, an unknown control group or landmark set, a value out
+            of its range.
     """
+    expected = "one [[stage]] table or more"
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        remedy = "write [[stage]] with two brackets" if isinstance(tables, dict) else _PRINT
+        raise InputError("stage", shown(tables), expected, remedy)
     if not tables:
-        raise InputError("stages", "none", "one [[stage]] table or more", "print the default: `deepenergy stages`")
+        raise InputError("stage", "none", expected, _PRINT)
+    stages = tuple(_stage(table, number) for number, table in enumerate(tables, 1))
+    check_groups(stages, (*GROUPS, *groups))
+    return stages
+
+
+def _stage(table: Mapping[str, Any], number: int) -> Stage:
+    label = f"stage '{table['name']}'" if isinstance(table.get("name"), str) else f"stage {number}"
     hints = get_type_hints(Stage)
-    stages = []
-    for number, table in enumerate(tables, 1):
-        name = str(table.get("name", number))
-        values: dict[str, Any] = {}
-        for key, value in table.items():
-            field = f"stage '{name}' {key}"
-            if key not in hints:
-                raise InputError(field, "an unknown key", f"one of {', '.join(hints)}", _near(key, hints))
-            try:
-                # A list is how TOML writes the tuple of groups.
-                values[key] = TypeAdapter(hints[key]).validate_python(tuple(value) if key == "groups" else value)
-            except (ValidationError, TypeError):
-                raise InputError(field, repr(value), _expected(hints[key]), f"correct `{key}`") from None
-        for key, known in (("groups", GROUPS), ("landmark_weights", LANDMARK_SETS)):
-            for entry in values.get(key, ()):
-                if entry not in known:
-                    field = f"stage '{name}' {key}"
-                    raise InputError(field, f"'{entry}'", f"one of {', '.join(known)}", _near(entry, known))
-        absent = [k for k, f in _FIELDS.items() if f.default is dataclasses.MISSING and k not in values]
-        if absent:
-            raise InputError(f"stage '{name}'", f"no {', '.join(absent)}", "these fields", "add them")
-        stages.append(Stage(**values))
-    return tuple(stages)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        field = f"{label} {key}"
+        if key not in hints:
+            raise InputError(field, "an unknown key", f"one of {', '.join(hints)}", did_you_mean(key, hints))
+        try:
+            # TOML has lists for the tuple of groups.
+            given = tuple(value) if key == "groups" and isinstance(value, list) else value
+            values[key] = TypeAdapter(hints[key]).validate_python(given, strict=True)
+        except ValidationError:
+            what = _EXPECTED.get(hints[key], "a list of control groups" if key == "groups" else "set = factor")
+            raise InputError(field, shown(value), what, f"{key}: {MEANINGS[key]}") from None
+    for field in dataclasses.fields(Stage):
+        if field.default is dataclasses.MISSING and field.name not in values:
+            remedy = f"add `{field.name} = ...`: {MEANINGS[field.name]}"
+            raise InputError(f"{label} {field.name}", "nothing", "a value", remedy)
+    return Stage(**values)
 
 
 def format_stages(stages: Sequence[Stage]) -> str:
     """The schedule as TOML that `read_stages` reads back; fields at their default are left out."""
-    parts = ["# In order. Fields that are left out have their defaults: deepenergy.stages.Stage says which.\n"]
-    for stage in stages:
-        lines = ["[[stage]]"]
-        for key, field in _FIELDS.items():
-            value = getattr(stage, key)
+    lines = [
+        "# A schedule of stages, solved in this order. `deepenergy solve SHOT --stages FILE` reads it; the same tables",
+        "# in a shot file replace the default schedule too. The fields, with their defaults:",
+    ]
+    for field in dataclasses.fields(Stage):
+        default = "" if field.default is dataclasses.MISSING else f" = {_toml(field.default)}"
+        lines.append(f"#   {field.name + default:22s} {MEANINGS[field.name]}")
+    for number, stage in enumerate(stages, 1):
+        lines += ["", f"# {number} of {len(stages)}: {describe(stage)}", "[[stage]]"]
+        for field in dataclasses.fields(Stage):
+            value = getattr(stage, field.name)
             if field.default is dataclasses.MISSING or value != field.default:
-                lines.append(f"{key} = {_toml(value)}")
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+                lines.append(f"{field.name} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def describe(stage: Stage) -> str:
+    """What a stage does, in a line: what moves, by what, and how often."""
+    moved = [word for word in ("translation", "rotation") if getattr(stage, word)]
+    moved += stage.groups
+    sets = [name for name, factor in stage.landmark_weights.items() if factor]
+    data = [f"landmarks ({', '.join(sets)})"] if sets else []
+    data += ["pixels"] if stage.photometric else []
+    times = "no new render" if stage.renders == 0 else f"{stage.renders} render{'s' if stage.renders > 1 else ''}"
+    parts = [f"moves {', '.join(moved)} by {' and '.join(data)}", f"{times}, at most {stage.iterations} steps each"]
+    parts += ["light estimated before"] if stage.fit_light else []
+    parts += ["only where pixels cannot be compared"] if stage.fallback else []
+    return "; ".join(parts)
 
 
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        # JSON's strings are TOML's, but for the one control character that JSON allows.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(entry) for entry in value) + "]"
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_toml(entry)}" for key, entry in value.items()) + " }"
     return repr(value)
-
-
-def _near(key: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    found = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"did you mean '{found[0]}'?" if found else "remove it"
-
-
-def _expected(hint: Any) -> str:
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    return words.get(hint, "a list of control groups" if "tuple" in str(hint) else "a table: landmark set = factor")

@@ -25,8 +25,8 @@ class StageResult:
         stage: the stage.
         state: B states.
         plate_px: `[B, C, 68, 2]` the network's landmarks on the plates, plate pixels; NaN where a view shows no face.
-        render_px: `[B, C, 68, 2]` the network's landmarks on the render as the energy has them: read on the stage's
-            last render and moved with the rig since. Plate pixels, NaN as in `plate_px`.
+        render_px: `[B, C, 68, 2]` the network's landmarks on the render as the energy has them: read on the last render
+            that a stage had it read, and moved with the rig since. Plate pixels, NaN as in `plate_px`.
         rig_px: `[B, C, 68, 2]` the rig's own landmarks, projected; plate pixels.
         residual_px: `[B, C]` mean distance of `render_px` and `plate_px` over the landmarks that the network is sure
             of, plate pixels; NaN where there is none.

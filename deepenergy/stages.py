@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.errors import InputError
+from deepenergy.errors import InputError, did_you_mean
 from deepenergy.landmarks.readings import MOST_READINGS
 
 # Slices of the 68 iBUG landmarks.
@@ -44,6 +45,9 @@ class Stage:
         blur: standard deviation of the smoothing under which pixels are compared, in crop pixels.
         fallback: whether the stage is for shots whose plates do not look like the renders: it is left out after
             photometric stages that could be solved.
+
+    Raises:
+        InputError: an unknown landmark set, a value out of its range, nothing to move or nothing to move it by.
     """
 
     name: str
@@ -63,12 +67,16 @@ class Stage:
     fallback: bool = False
 
     def __post_init__(self) -> None:
+        for name in self.landmark_weights:
+            if name not in LANDMARK_SETS:
+                raise _unknown(f"stage '{self.name}' landmark_weights", name, LANDMARK_SETS)
         factors = self.landmark_weights.values()
+        pixels = self.photometric > 0
         checks = (
             ("name", bool(self.name.strip()), "text"),
             ("groups", self.translation or self.rotation or bool(self.groups), "something free: rigid, or a group"),
             ("landmark_weights", all(0 <= factor < float("inf") for factor in factors), "factors of 0 or more"),
-            ("landmark_weights", any(factor > 0 for factor in factors), "a set with a factor above 0"),
+            ("landmark_weights", pixels or any(factor > 0 for factor in factors), "a set with a factor above 0"),
             ("edge_weight", 0 <= self.edge_weight < float("inf"), "0 or more"),
             ("renders", self.renders >= 0, "0 or more"),
             ("iterations", self.iterations >= 1, "1 or more"),
@@ -88,6 +96,23 @@ class Stage:
         for name, factor in self.landmark_weights.items():
             out[LANDMARK_SETS[name]] = factor
         return out
+
+
+def check_groups(stages: Sequence[Stage], known: Iterable[str]) -> None:
+    """Refuse stages that free control groups which there are not.
+
+    Raises:
+        InputError: the stage, the group, and what there is.
+    """
+    names = tuple(known)
+    for stage in stages:
+        for group in stage.groups:
+            if group not in names:
+                raise _unknown(f"stage '{stage.name}' groups", group, names)
+
+
+def _unknown(field: str, name: str, known: Mapping[str, object] | tuple[str, ...]) -> InputError:
+    return InputError(field, f"'{name}'", f"one of {', '.join(known)}", did_you_mean(name, known))
 
 
 def _sets(jaw: float = 0.0, others: float = 0.0, mouth: float | None = None) -> dict[str, float]:

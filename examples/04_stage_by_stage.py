@@ -1,6 +1,6 @@
 """One frame, stage by stage: what the schedule of stages does to the rig, as figures 3 to 6 of the paper.
 
-    python examples/04_stage_by_stage.py [FOLDER] [--frame 1001] [--camera left] [--stages FILE.toml] [--output FILE.png]
+    python examples/04_stage_by_stage.py [FOLDER] [--frame 1012] [--camera left] [--stages FILE.toml] [--output PNG]
 
 FOLDER holds `actor.glb` with `landmarks.json` (or `rig.npz`), `cameras.json` and the plates of the camera in
 `plates/CAMERA/`. Without a folder the built-in head is filmed. `deepenergy stages` prints a schedule to change.
@@ -13,25 +13,29 @@ from pathlib import Path
 
 from deepenergy import Camera, Plates, Rig, Solver, SolverConfig
 from deepenergy.builtin_head.performance import performance
-from deepenergy.demo import FIRST_FRAME, demo_camera, write_plates, write_shot
+from deepenergy.demo import demo_camera, write_plates, write_shot
 from deepenergy.report.overlay import to_image
 from deepenergy.report.stage_figure import stage_figure
 from deepenergy.stage_file import read_stages
 from deepenergy.stage_result import StageResult
 from deepenergy.stages import DEFAULT_STAGES
 
+DEMO_FRAMES = 12
 
-def film_the_built_in_head(folder: Path, frame: int) -> Path:
-    """A shot of three frames around `frame` of the demo's performance; its camera is called "demo"."""
+
+def film_the_built_in_head(folder: Path) -> None:
+    """A shot of the demo's performance, as far as a wide-open mouth; its camera is called "demo"."""
     rig = Rig.load("builtin")
     camera = demo_camera(rig)
-    row = min(max(frame - FIRST_FRAME, 0), 47)
-    write_plates(folder / "plates" / camera.name, rig, performance(48)[[row, row]], camera)
+    write_plates(folder / "plates" / camera.name, rig, performance(48)[:DEMO_FRAMES], camera)
     write_shot(folder, rig, camera)
-    return folder
 
 
-def main(folder: Path, frame: int, name: str, stages: Path | None, output: Path) -> None:
+def main(folder: Path | None, frame: int, name: str, stages: Path | None, output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if folder is None:
+        folder, name = output.parent / "shot", "demo"
+        film_the_built_in_head(folder)
     own = folder / "rig.npz"
     rig = Rig.load(own) if own.is_file() else Rig.load(folder / "actor.glb", landmarks=folder / "landmarks.json")
     camera = Camera.load(folder / "cameras.json", name=name)
@@ -45,7 +49,6 @@ def main(folder: Path, frame: int, name: str, stages: Path | None, output: Path)
     for result in results:
         print(f"{result.index + 1:2d}  {result.stage.name:24s} residual {float(result.residual_px[0, 0]):6.2f} px")
     print(f"{frame}: {track.status[0]} {track.reason[0]}")
-    output.parent.mkdir(parents=True, exist_ok=True)
     stage_figure(results, frame, to_image(plates.read(0).numpy()), rig, camera).save(output)
     print(f"written {output}")
 
@@ -53,8 +56,8 @@ def main(folder: Path, frame: int, name: str, stages: Path | None, output: Path)
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", help="the shot; the built-in head is filmed when left out")
-    parser.add_argument("--frame", type=int, default=1001, help="the frame's number")
-    parser.add_argument("--camera", default="left", help="which camera of the shot")
+    parser.add_argument("--frame", type=int, default=1012, help="the frame's number")
+    parser.add_argument("--camera", default="left", help="which camera of FOLDER")
     parser.add_argument("--stages", type=Path, help="a schedule (TOML) instead of the default")
     parser.add_argument("--output", type=Path, default=Path("out/stages/stage_by_stage.png"))
     given = parser.parse_args()

@@ -64,7 +64,7 @@ def test_outliers_of_the_shot() -> None:
     shot.likeness[20] = 0.5
     found = judge(shot, SolverConfig())
     assert failed(found) == [10, 20]
-    assert "while the shot has" in found[10]
+    assert "is the most for this shot" in found[10]
     assert "does not look like the render (correlation 0.50" in found[20]
     # An even shot: what is far in deviations is near in pixels.
     even = replace(evidence(), residual=np.full(COUNT, 2.0), likeness=np.full(COUNT, np.nan))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
 from deepenergy.report.contact_sheet import face_windows
 from deepenergy.report.overlay import CORRESPONDENCE, FEATURE, PLATE_LANDMARK, RENDER_LANDMARK, WIRE, font_of
-from deepenergy.report.stages import residual_text, stage_overlay, stage_title, write_title
+from deepenergy.report.stages import draw_stage, residual_text, stage_overlay, stage_title, write_title
 from deepenergy.rig import Rig
 from deepenergy.stage_result import StageResult
 
@@ -20,10 +19,10 @@ _GAP, _HEADER, _MARGIN = 6, 46, 16
 _INK, _DIM, _PAPER = (238, 241, 245), (158, 166, 176), (16, 18, 21)
 _LEGEND = (
     ("rig", WIRE, "line"),
-    ("rig features", FEATURE, "line"),
+    ("its features", FEATURE, "line"),
     ("landmarks on the plate", PLATE_LANDMARK, "dot"),
-    ("on the render", RENDER_LANDMARK, "dot"),
-    ("apart", CORRESPONDENCE, "line"),
+    ("landmarks on the render", RENDER_LANDMARK, "dot"),
+    ("between the two", CORRESPONDENCE, "line"),
 )
 
 
@@ -52,21 +51,17 @@ def stage_figure(
     here = [(result, result.frames.index(frame)) for result in results if frame in result.frames]
     if not here:
         raise InputError("frame", str(frame), "a frame that was solved", "see the track's reason for the frame")
-    overlays = [(stage_overlay(result, rig, camera, view), row) for result, row in here]
-    # The last stage is where the face is.
-    window = face_windows(*_last(overlays)).get(overlays[-1][1], (0.0, 0.0, float(plate.width), float(plate.height)))
+    overlays = [stage_overlay(result, rig, camera, view) for result, _ in here]
+    # The face is where the last stage found it; behind the camera, all of the plate is shown.
+    last = here[-1][1]
+    window = face_windows(overlays[-1], [last]).get(last, (0.0, 0.0, float(plate.width), float(plate.height)))
     panels = [plate.convert("RGB").transform(PANEL, Image.Transform.EXTENT, window, Image.Resampling.BICUBIC)]
     write_title(panels[0], "plate", f"frame {frame}", camera.name)
-    for (result, row), (overlay, _) in zip(here, overlays, strict=True):
-        panel = overlay.draw(row, plate, window, PANEL, caption=False)
+    for (result, row), overlay in zip(here, overlays, strict=True):
+        panel = draw_stage(overlay, row, plate, window, PANEL)
         write_title(panel, stage_title(result), residual_text(result, row, view))
         panels.append(panel)
     return _grid(panels, f"{rig.name}  /  {camera.name}  /  {frame}", max(1, min(columns, len(panels))))
-
-
-def _last(overlays: list) -> tuple:
-    overlay, row = overlays[-1]
-    return overlay, [row]
 
 
 def _grid(panels: list[Image.Image], title: str, columns: int) -> Image.Image:

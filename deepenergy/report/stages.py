@@ -16,14 +16,25 @@ from deepenergy.errors import InputError
 from deepenergy.io.atomic import atomic_path
 from deepenergy.plates import PlateError, Plates
 from deepenergy.report.contact_sheet import spread
-from deepenergy.report.overlay import Overlay, font_of, shorten, to_image
+from deepenergy.report.overlay import (
+    CORRESPONDENCE,
+    FEATURE,
+    PLATE_LANDMARK,
+    RENDER_LANDMARK,
+    WIRE,
+    Canvas,
+    Overlay,
+    font_of,
+    shorten,
+    to_image,
+)
 from deepenergy.rig import Rig
 from deepenergy.stage_result import StageResult
 from deepenergy.track import Track
 
 # Frames that get overlays unless told: enough to see a shot, few beside the time of its solve.
 _DRAWN = 8
-_BAR = 24
+_BAR = 28
 
 
 class StageRecorder:
@@ -91,7 +102,7 @@ class StageRecorder:
                 except PlateError:
                     # The track's reasons tell of a plate that cannot be read; there is nothing to draw on.
                     continue
-                picture = overlay.draw(row, plate, caption=False)
+                picture = draw_stage(overlay, row, plate)
                 write_title(picture, stage_title(result), f"{frame}   {residual_text(result, row, view)}", camera.name)
                 with atomic_path(folder / f"overlay_{frame}_{camera.name}.jpg", "stages") as temporary:
                     picture.save(temporary, quality=92)
@@ -121,6 +132,41 @@ def stage_overlay(result: StageResult, rig: Rig, camera: Camera, view: int) -> O
     return Overlay(track, rig, camera)
 
 
+def draw_stage(
+    overlay: Overlay,
+    row: int,
+    plate: Image.Image,
+    window: tuple[float, float, float, float] | None = None,
+    size: tuple[int, int] | None = None,
+) -> Image.Image:
+    """The rig's lines and, above all, the landmarks of one frame over its plate (figure 3 of the paper).
+
+    Args:
+        overlay, row: see `stage_overlay`; the row of the result.
+        plate: the plate, RGB.
+        window: part of the plate to show (x0, y0, x1, y1), plate pixels; all of it when None.
+        size: size of the picture (width, height); the window's own when None.
+    """
+    window = window or (0.0, 0.0, float(plate.width), float(plate.height))
+    size = size or (round(window[2] - window[0]), round(window[3] - window[1]))
+    image = plate.convert("RGB").transform(size, Image.Transform.EXTENT, window, Image.Resampling.BICUBIC)
+    canvas, origin = Canvas(image), np.array(window[:2])
+    scale = np.array(size) / (window[2] - window[0], window[3] - window[1])
+    geometry, name = overlay.geometry(row), overlay.camera.name
+    if geometry is not None:
+        canvas.lines((geometry.segments - origin) * scale, WIRE, width=0.8, opacity=0.4)
+        if geometry.landmarks is not None:
+            canvas.contours((geometry.landmarks - origin) * scale, FEATURE, width=1.3, opacity=0.6)
+    found, rendered = (
+        (points[name][row] - origin) * scale
+        for points in (overlay.track.landmarks_px, overlay.track.render_landmarks_px)
+    )
+    canvas.lines(np.stack([found, rendered], 1), CORRESPONDENCE, width=1.8, opacity=0.95)
+    canvas.dots(rendered, RENDER_LANDMARK, radius=2.3)
+    canvas.dots(found, PLATE_LANDMARK, radius=2.3)
+    return canvas.image
+
+
 def stage_title(result: StageResult) -> str:
     """The stage's place in the schedule and its name."""
     return f"{result.index + 1}  {result.stage.name}"
@@ -138,7 +184,7 @@ def write_title(image: Image.Image, title: str, text: str, side: str = "") -> No
     bar, gap = round(_BAR * unit), 12 * unit
     top = image.height - bar
     image.paste((10, 12, 15), (0, top), Image.new("L", (image.width, bar), 190))
-    pen, font, small = ImageDraw.Draw(image), font_of(13 * unit), font_of(12 * unit)
+    pen, font, small = ImageDraw.Draw(image), font_of(16 * unit), font_of(14 * unit)
     middle, right = top + bar / 2, image.width - gap
     for words, colour in ((side, (180, 186, 194)), (text, (255, 214, 92))):
         if words:
