@@ -22,7 +22,7 @@ MEANINGS = {
     "name": "shown in the progress",
     "translation": "whether the rigid translation moves",
     "rotation": "whether the rigid rotation moves",
-    "groups": "control groups whose weights move (`deepenergy rig info` lists them); jaw_open and jaw move the joint too",
+    "groups": "control groups whose weights move (see `deepenergy rig info`); jaw_open and jaw move the joint too",
     "landmark_weights": "factor on the landmarks of each set: jaw, brows, nose, eyes, mouth; 0 where it is left out",
     "edge_weight": "factor on differences of neighbouring landmarks",
     "renders": "how often the render is made and read by the network",
