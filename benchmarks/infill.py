@@ -53,7 +53,7 @@ def run(shot: Path | None = None, track: Track | None = None, network: str = "di
     if track is None:
         from deepenergy.solver import Solver
 
-        track = Solver().fit_sequence(plates, loaded.rig, camera)
+        track = Solver(SolverConfig(infill="none", refine="none")).fit_sequence(plates, loaded.rig, camera)
     truth = true_track(loaded)
     flow = flow_network_from_name(network)
     measure = _Measure(loaded, states_of(truth))

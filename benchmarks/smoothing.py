@@ -57,7 +57,7 @@ def run(shot: Path | None = None, track: Track | None = None, camera: str = "lef
     if track is None:
         from deepenergy.solver import Solver
 
-        track = Solver().fit_sequence(plates, loaded.rig, view)
+        track = Solver(SolverConfig(infill="none", refine="none")).fit_sequence(plates, loaded.rig, view)
     truth = states_of(true_track(loaded))
     skin = SurfacePoints.of(loaded.rig, torch.from_numpy(face_vertices(loaded.rig)[::_EVERY]))
     own = jitter(truth, skin)
