@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -169,9 +170,10 @@ def solve(
         if save_stages:
             # Parts that were solved without a recorder have no stages to go on from.
             kept = folder / "resume_stages"
-            recorder = StageRecorder(folder / "stages", plates, rig, cameras, go_on=kept.is_dir())
+            go_on = kept.is_dir() or solved is not None
+            recorder = StageRecorder(folder / "stages", plates, rig, cameras, go_on=go_on)
         if solved is not None and only_frames is not None:
-            track = solver.refit_frames(solved, only_frames, plates, rig, cameras, progress)
+            track = solver.refit_frames(solved, only_frames, plates, rig, cameras, progress, recorder)
         else:
             track = solver.fit_sequence(plates, rig, cameras, progress=progress, resume=kept, on_stage=recorder)
         write_report(folder, track, rig, plates, cameras, progress=progress)
@@ -218,6 +220,10 @@ def summary(track: Track) -> str:
             frames_of[str(status), str(reason)].append(frame)
     for (status, reason), numbers in frames_of.items():
         lines.append(f"  {status} {framesToFrameRange(numbers)}: {reason}")
+    for camera, points in track.landmarks_px.items():
+        blind = track.frames[track.solved & ~np.isfinite(points).all((1, 2))].tolist()
+        if blind and len(track.landmarks_px) > 1:
+            lines.append(f"  no face in camera {camera}, solved from the others: {framesToFrameRange(blind)}")
     return "\n".join(lines)
 
 

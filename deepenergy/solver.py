@@ -101,13 +101,14 @@ class Solver:
         rig: Rig,
         camera: Camera | Sequence[Camera],
         progress: Progress | None = None,
+        on_stage: OnStage | None = None,
     ) -> Track:
         """Solve a range of frames of a solved shot again, with these settings; the others stay bit for bit.
 
         Args:
             track: the solved shot.
             frames: a frame range ("1010-1020").
-            plates, rig, camera: of the whole shot, as for `fit_sequence`.
+            plates, rig, camera: of the whole shot; like `progress` and `on_stage`, as for `fit_sequence`.
 
         Raises:
             InputError: as `fit_sequence`, and a range that the track or the plates do not have.
@@ -117,7 +118,7 @@ class Solver:
         flow = flow_network_of(self.config)
         alone = replace(self.config, infill="none", refine="none", reestimate=0)
         told = progress or _silent
-        again = solve_sequence(some, rig, cameras, alone, self.detector, self.network, told)
+        again = solve_sequence(some, rig, cameras, alone, self.detector, self.network, told, on_stage=on_stage)
         return solve_again(track, again, plates, rig, cameras, self.config, flow, told)
 
     def fit_frame(self, image: Tensor | Sequence[Tensor], rig: Rig, camera: Camera | Sequence[Camera]) -> Track:

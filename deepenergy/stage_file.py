@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from deepenergy.control_groups import GROUPS
 from deepenergy.errors import InputError, did_you_mean
-from deepenergy.stages import Stage, check_groups
+from deepenergy.stages import LANDMARK_SETS, Stage, check_groups
 from deepenergy.toml_input import read_toml, shown
 
 _PRINT = "`deepenergy stages` prints the default one"
@@ -22,7 +22,7 @@ MEANINGS = {
     "name": "shown in the progress",
     "translation": "whether the rigid translation moves",
     "rotation": "whether the rigid rotation moves",
-    "groups": "control groups whose weights move (see `deepenergy rig info`); jaw_open and jaw move the joint too",
+    "groups": "control groups that move, see `deepenergy rig info`; jaw_open and jaw move a jaw joint too",
     "landmark_weights": "factor on the landmarks of each set: jaw, brows, nose, eyes, mouth; 0 where it is left out",
     "edge_weight": "factor on differences of neighbouring landmarks",
     "renders": "how often the render is made and read by the network",
@@ -118,15 +118,17 @@ def format_stages(stages: Sequence[Stage]) -> str:
 
 
 def describe(stage: Stage) -> str:
-    """What a stage does, in a line: what moves, by what, and how often."""
-    moved = [word for word in ("translation", "rotation") if getattr(stage, word)]
-    moved += stage.groups
-    sets = [name for name, factor in stage.landmark_weights.items() if factor]
-    data = [f"landmarks ({', '.join(sets)})"] if sets else []
+    """What a stage does, in a line: what moves, and by what."""
+    moved = ["pose"] if stage.translation and stage.rotation else []
+    moved = moved or [word for word in ("translation", "rotation") if getattr(stage, word)]
+    moved += stage.groups if len(stage.groups) <= 2 else [f"{len(stage.groups)} control groups"]
+    sets = [name for name in LANDMARK_SETS if stage.landmark_weights.get(name)]
+    data = (
+        ["all landmarks" if len(sets) == len(LANDMARK_SETS) else f"the landmarks of {', '.join(sets)}"] if sets else []
+    )
     data += ["pixels"] if stage.photometric else []
-    times = "no new render" if stage.renders == 0 else f"{stage.renders} render{'s' if stage.renders > 1 else ''}"
-    parts = [f"moves {', '.join(moved)} by {' and '.join(data)}", f"{times}, at most {stage.iterations} steps each"]
-    parts += ["light estimated before"] if stage.fit_light else []
+    parts = [f"{' and '.join(moved)}, by {' and '.join(data)}"]
+    parts += ["light first"] if stage.fit_light else []
     parts += ["only where pixels cannot be compared"] if stage.fallback else []
     return "; ".join(parts)
 

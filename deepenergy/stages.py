@@ -88,7 +88,7 @@ class Stage:
         for attribute, good, expected in checks:
             if not good:
                 field = f"stage '{self.name}' {attribute}"
-                raise InputError(field, str(getattr(self, attribute)), expected, "correct the stage")
+                raise InputError(field, repr(getattr(self, attribute)), expected, "correct the stage")
 
     def weights(self) -> Float[Tensor, " 68"]:
         """The factors of the 68 landmarks, float64."""

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from deepenergy import Camera, Plates, Rig, Solver, SolverConfig
 from deepenergy.builtin_head.performance import performance
-from deepenergy.demo import demo_camera, write_plates, write_shot
+from deepenergy.demo import demo_camera, write_plates
+from deepenergy.io.camera_json import write_cameras
 from deepenergy.report.overlay import to_image
 from deepenergy.report.stage_figure import stage_figure
 from deepenergy.stage_file import read_stages
@@ -28,7 +29,8 @@ def film_the_built_in_head(folder: Path) -> None:
     rig = Rig.load("builtin")
     camera = demo_camera(rig)
     write_plates(folder / "plates" / camera.name, rig, performance(48)[:DEMO_FRAMES], camera)
-    write_shot(folder, rig, camera)
+    rig.save(folder / "rig.npz")
+    write_cameras(folder / "cameras.json", {camera.name: camera})
 
 
 def main(folder: Path | None, frame: int, name: str, stages: Path | None, output: Path) -> None:
