@@ -52,6 +52,7 @@ def run(shot: Path | None = None, track: Track | None = None, network: str = "di
     camera, plates = loaded.camera("left"), loaded.plates("left", None)
     if track is None:
         from deepenergy.solver import Solver
+        from deepenergy.solver_config import SolverConfig
 
         track = Solver(SolverConfig(infill="none", refine="none")).fit_sequence(plates, loaded.rig, camera)
     truth = true_track(loaded)

@@ -56,6 +56,7 @@ def run(shot: Path | None = None, track: Track | None = None, camera: str = "lef
     view, plates = loaded.camera(camera), loaded.plates(camera, None)
     if track is None:
         from deepenergy.solver import Solver
+        from deepenergy.solver_config import SolverConfig
 
         track = Solver(SolverConfig(infill="none", refine="none")).fit_sequence(plates, loaded.rig, view)
     truth = states_of(true_track(loaded))

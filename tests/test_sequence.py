@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Stage
+from deepenergy.cli import summary
 from deepenergy.render import Renderer
 from deepenergy.report import StageRecorder
 from deepenergy.rotation import euler_to_matrix, rotation_angle
@@ -84,6 +85,11 @@ def test_offset_ranges_are_matched_by_number(
         assert float(across.norm()) < 0.006
     turned = rotation_angle(torch.from_numpy(track.rotation), truth.rotation)
     assert float(turned.max()) < np.radians(3)
+    assert summary(track).splitlines() == [
+        "4 frames: 4 solved, 0 infilled, 0 failed",
+        "  no face in camera left, solved from the others: 1004",
+        "  no face in camera right, solved from the others: 1001",
+    ]
     # The same frames and views in what the stages tell; the last one's states are the track's.
     assert [result.index for result in results] == [0, 1]
     assert results[-1].frames == (1001, 1002, 1003, 1004)
@@ -100,6 +106,9 @@ def test_offset_ranges_are_matched_by_number(
     apart = results[-1].render_px[1:3, 0].numpy() - track.render_landmarks_px["left"][1:3]
     assert np.median(np.linalg.norm(apart, axis=-1)) < 1.0
     assert np.nanmax(results[-1].residual_px) < 3
+    results.clear()
+    solver.refit_frames(track, "1002-1003", plates, rig, cameras, on_stage=results.append)
+    assert [(result.index, result.frames) for result in results] == [(0, (1002, 1003)), (1, (1002, 1003))]
 
 
 def test_a_missing_and_a_damaged_plate_are_solved_from_the_other_camera(

@@ -13,6 +13,8 @@ from tiny_shot import tiny_camera, tiny_rig, tiny_track
 
 from deepenergy import InputError, Plates, Rig
 from deepenergy.report import StageRecorder
+from deepenergy.report.overlay import CORRESPONDENCE
+from deepenergy.report.stage_figure import PANEL, stage_figure
 from deepenergy.stage_result import StageResult, numbered, stage_result
 from deepenergy.stages import DEFAULT_STAGES
 
@@ -134,3 +136,32 @@ def test_what_cannot_be_recorded_is_refused(rig: Rig, tmp_path: Path) -> None:
     (tmp_path / "01_translation_non_jaw" / "state.npz").write_bytes(b"half a file")
     with pytest.raises(InputError, match=r"state\.npz, which cannot be read"):
         recorder(result(rig))
+
+
+# -- the figure ----------------------------------------------------------------------------------------------------
+
+
+def red(picture: np.ndarray) -> int:
+    """Pixels in the colour of the lines between landmarks."""
+    return int((np.abs(picture.astype(float) - CORRESPONDENCE).max(-1) < 40).sum())
+
+
+def test_the_figure_has_the_plate_and_a_panel_for_every_stage(rig: Rig) -> None:
+    first, last = result(rig, 0), result(rig, 3)
+    last = replace(last, plate_px=last.render_px, residual_px=torch.zeros_like(last.residual_px))
+    elsewhere = result(rig, 1, frames=(1004, 1005))
+    plate = Image.new("RGB", (96, 80), (90, 90, 90))
+    figure = stage_figure([first, elsewhere, last], 1002, plate, rig, tiny_camera(), columns=3)
+    pixels = np.asarray(figure)
+    assert pixels.shape[1] > 3 * PANEL[0] and PANEL[1] < pixels.shape[0] < 1.3 * PANEL[1]
+    panels = [pixels[60 : 40 + PANEL[1] - 20, 16 + i * (PANEL[0] + 6) :][:, : PANEL[0]] for i in range(3)]
+    # Grey alone; the landmarks 5 px apart; the landmarks on each other.
+    assert np.ptp(panels[0][:300].astype(int), axis=-1).max() < 10
+    assert red(panels[1]) > 500 and red(panels[2]) == 0
+    two = stage_figure([first, last], 1002, plate, rig, tiny_camera(), columns=2)
+    assert two.height > 2 * PANEL[1]
+
+
+def test_a_figure_of_a_frame_that_was_not_solved_is_refused(rig: Rig) -> None:
+    with pytest.raises(InputError, match="frame: found 1009; expected a frame that was solved"):
+        stage_figure([result(rig)], 1009, Image.new("RGB", (96, 80)), rig, tiny_camera())

@@ -58,7 +58,7 @@ def stage_figure(
     panels = [plate.convert("RGB").transform(PANEL, Image.Transform.EXTENT, window, Image.Resampling.BICUBIC)]
     write_title(panels[0], "plate", f"frame {frame}", camera.name)
     for (result, row), overlay in zip(here, overlays, strict=True):
-        panel = draw_stage(overlay, row, plate, window, PANEL)
+        panel = draw_stage(overlay, row, plate, window, PANEL, dots=2.3)
         write_title(panel, stage_title(result), residual_text(result, row, view))
         panels.append(panel)
     return _grid(panels, f"{rig.name}  /  {camera.name}  /  {frame}", max(1, min(columns, len(panels))))

@@ -138,6 +138,7 @@ def draw_stage(
     plate: Image.Image,
     window: tuple[float, float, float, float] | None = None,
     size: tuple[int, int] | None = None,
+    dots: float = 1.7,
 ) -> Image.Image:
     """The rig's lines and, above all, the landmarks of one frame over its plate (figure 3 of the paper).
 
@@ -146,6 +147,7 @@ def draw_stage(
         plate: the plate, RGB.
         window: part of the plate to show (x0, y0, x1, y1), plate pixels; all of it when None.
         size: size of the picture (width, height); the window's own when None.
+        dots: radius of the landmarks, in pixels of a picture of 540 lines.
     """
     window = window or (0.0, 0.0, float(plate.width), float(plate.height))
     size = size or (round(window[2] - window[0]), round(window[3] - window[1]))
@@ -162,8 +164,8 @@ def draw_stage(
         for points in (overlay.track.landmarks_px, overlay.track.render_landmarks_px)
     )
     canvas.lines(np.stack([found, rendered], 1), CORRESPONDENCE, width=1.8, opacity=0.95)
-    canvas.dots(rendered, RENDER_LANDMARK, radius=2.3)
-    canvas.dots(found, PLATE_LANDMARK, radius=2.3)
+    canvas.dots(rendered, RENDER_LANDMARK, radius=dots)
+    canvas.dots(found, PLATE_LANDMARK, radius=dots)
     return canvas.image
 
 
