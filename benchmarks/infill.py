@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.data import data_folder
-from benchmarks.links import _state
+from benchmarks.links import state_of
 from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
@@ -85,7 +85,7 @@ def run(shot: Path | None = None, track: Track | None = None, network: str = "di
 
 def true_track(shot: TruthShot) -> Track:
     """The answer as a track."""
-    state, count = _state(shot), len(shot.truth.frames)
+    state, count = state_of(shot), len(shot.truth.frames)
     text = np.full(count, "")
     return Track(
         frames=shot.truth.frames,

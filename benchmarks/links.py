@@ -51,18 +51,21 @@ def run(shot: Path | None = None) -> Outcome:
     for variant, names in VARIANTS.items():
         cameras = tuple(loaded.camera(name) for name in names)
         rows = torch.arange(0, len(loaded.truth.frames), EVERY)
-        truth = _state(loaded)[rows]
+        truth = state_of(loaded)[rows]
         states = {
             "landmarks": _from_true_landmarks(loaded, truth, cameras, _NO_PRIOR),
             "prior": _from_true_landmarks(loaded, truth, cameras, solver.config.l2),
             **_with_network(loaded, truth, names, rows, solver),
         }
         for link, state in states.items():
-            outcome.metrics += _errors(f"links.{variant}.{link}", loaded, truth, state, cameras[0], len(rows))
+            outcome.metrics += pose_and_shape_errors(
+                f"links.{variant}.{link}", loaded, truth, state, cameras[0], len(rows)
+            )
     return outcome
 
 
-def _state(shot: TruthShot) -> Parameters:
+def state_of(shot: TruthShot) -> Parameters:
+    """The shot's true states, all frames."""
     truth = shot.truth
     count = len(truth.frames)
     jaw = torch.zeros(count, 6) if truth.jaw is None else torch.as_tensor(truth.jaw)
@@ -119,9 +122,10 @@ def _with_network(
     }
 
 
-def _errors(
+def pose_and_shape_errors(
     prefix: str, shot: TruthShot, truth: Parameters, state: Parameters, camera: Camera, frames: int
 ) -> list[Metric]:
+    """Median errors of states, named `prefix.*`."""
     turn = rotation_angle(state.rotation, truth.rotation).rad2deg()
     move = (state.translation - truth.translation) @ camera.world_to_camera[:3, :3].double().mT * 1000
     rig, small = shot.rig, shot.rig.landmark_rig()

@@ -20,7 +20,7 @@ from deepenergy.ground_truth import GroundTruth
 from deepenergy.io.camera_json import read_cameras, write_cameras
 
 FOCAL = 1050.0
-DEMO_FRAMES = 12
+DEMO_FRAMES = 8
 
 
 def film_the_built_in_head(folder: Path) -> None:

@@ -134,6 +134,45 @@ def test_a_missing_and_a_damaged_plate_are_solved_from_the_other_camera(
     }
 
 
+def test_stages_of_a_shot_in_parts_that_was_stopped_are_all_recorded(
+    rig: Rig,
+    cameras: list[Camera],
+    films: list[np.ndarray],
+    solver: Solver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deepenergy.sequence._FRAMES_AT_ONCE", 2)
+    plates, resume = Plates.from_array(films[0], name="left"), tmp_path / "resume"
+
+    class Stopped(Exception):
+        pass
+
+    recorder = StageRecorder(tmp_path / "stages", [plates], rig, cameras[:1], frames=[])
+
+    def stopping(result: StageResult) -> None:
+        recorder(result)
+        if result.frames == (1003, 1004):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        solver.fit_sequence(plates, rig, cameras[0], resume=resume, on_stage=stopping)
+    recorder = StageRecorder(tmp_path / "stages", [plates], rig, cameras[:1], frames=[], go_on=resume.is_dir())
+    told: list[tuple[int, ...]] = []
+
+    def telling(result: StageResult) -> None:
+        told.append(result.frames)
+        recorder(result)
+
+    track = solver.fit_sequence(plates, rig, cameras[0], resume=resume, on_stage=telling)
+    assert told == [(1003, 1004)] * 2
+    for name in ("01_rigid", "02_again"):
+        with np.load(tmp_path / "stages" / name / "state.npz", allow_pickle=False) as state:
+            assert state["frames"].tolist() == [1001, 1002, 1003, 1004]
+            found = state["translation"]
+    np.testing.assert_array_equal(found, track.translation)
+
+
 def test_cameras_without_a_common_frame_are_refused(rig: Rig, cameras: list[Camera], tmp_path: Path) -> None:
     grey = np.full((3, 360, 400, 3), 90, np.uint8)
     for name, first in (("left", 1001), ("right", 1004)):

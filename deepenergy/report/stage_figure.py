@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
-from deepenergy.report.contact_sheet import face_windows
+from deepenergy.report.contact_sheet import face_windows, fit_window
 from deepenergy.report.overlay import CORRESPONDENCE, FEATURE, PLATE_LANDMARK, RENDER_LANDMARK, WIRE, font_of
 from deepenergy.report.stages import draw_stage, residual_text, stage_overlay, stage_title, write_title
 from deepenergy.rig import Rig
@@ -16,6 +16,7 @@ from deepenergy.stage_result import StageResult
 
 PANEL = (480, 480)
 _GAP, _HEADER, _MARGIN = 6, 46, 16
+_MORE = 0.06
 _INK, _DIM, _PAPER = (238, 241, 245), (158, 166, 176), (16, 18, 21)
 _LEGEND = (
     ("rig", WIRE, "line"),
@@ -54,7 +55,10 @@ def stage_figure(
     overlays = [stage_overlay(result, rig, camera, view) for result, _ in here]
     # The face is where the last stage found it; behind the camera, all of the plate is shown.
     last = here[-1][1]
-    window = face_windows(overlays[-1], [last]).get(last, (0.0, 0.0, float(plate.width), float(plate.height)))
+    x0, y0, x1, y1 = face_windows(overlays[-1], [last]).get(last, fit_window(plate))
+    # Room for stages that are far off yet, and for the titles under the chin.
+    margin, shift = _MORE * (x1 - x0), 0.02 * (x1 - x0)
+    window = (x0 - margin, y0 - margin + shift, x1 + margin, y1 + margin + shift)
     panels = [plate.convert("RGB").transform(PANEL, Image.Transform.EXTENT, window, Image.Resampling.BICUBIC)]
     write_title(panels[0], "plate", f"frame {frame}", camera.name)
     for (result, row), overlay in zip(here, overlays, strict=True):

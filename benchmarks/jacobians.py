@@ -1,0 +1,83 @@
+"""`jacobians`: the landmark solve with the paper's chain (`deep`), the rig's own points (`geometric`), and the default.
+
+A few frames of the shot with known answers, one camera. `deep` and `geometric` solve the landmark stages alone, with
+the same readings and plain squares, so that nothing but the Jacobian differs; `auto` is the whole default schedule.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.data import data_folder
+from benchmarks.links import pose_and_shape_errors, state_of
+from benchmarks.metrics import Metric, Outcome
+from benchmarks.truth import TruthShot
+from deepenergy.fit import fit_frames
+from deepenergy.landmarks.crop import crop_and_resize
+from deepenergy.observe import observe
+from deepenergy.params import Parameters
+from deepenergy.render import Renderer
+from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.rotation import rotation_angle
+from deepenergy.sequence import rows_of
+from deepenergy.solver import Solver
+
+EVERY = 24
+CAMERA = "left"
+
+
+def run(shot: Path | None = None) -> Outcome:
+    """Solve every 24th frame three ways."""
+    folder = shot if shot is not None else data_folder() / "shots" / "ict_stereo"
+    if not folder.is_dir():
+        return Outcome(skipped={"jacobians": f"no folder {folder} (set DEEPENERGY_TEST_DATA)"})
+    loaded = TruthShot.load(folder)
+    camera, plates, solver = loaded.camera(CAMERA), loaded.plates(CAMERA, None), Solver()
+    rows = torch.arange(EVERY // 2, len(loaded.truth.frames), EVERY)
+    truth = state_of(loaded)[rows]
+    numbers = [int(frame) for frame in loaded.truth.frames]
+
+    def silent(stage: str, done: int, total: int) -> None:
+        """No progress report."""
+
+    # Detection needs neighbours in time, so all frames are looked at.
+    observed = rows_of(observe([plates], numbers, solver.detector, solver.network, silent), rows)
+    renderer = Renderer(loaded.rig, ambient_occlusion(loaded.rig), supersample=solver.config.supersample)
+
+    def plate_crop(row: int, view: int, box: Tensor, size: int) -> Tensor:
+        return crop_and_resize(plates.read(int(rows[row]))[None], box[None], size)[0]
+
+    landmarks = tuple(s for s in solver.config.stages if not s.photometric and not s.fallback)
+    plain = replace(solver.config, kernel="none", stages=landmarks)
+    outcome, found = Outcome(), {}
+    for name, config in (
+        ("deep", replace(plain, jacobian="deep")),
+        ("geometric", replace(plain, jacobian="geometric")),
+        ("auto", solver.config),
+    ):
+        begin = time.perf_counter()
+        fit = fit_frames(observed, loaded.rig, [camera], renderer, solver.network, config, silent, None, plate_crop)
+        seconds = (time.perf_counter() - begin) / len(rows)
+        found[name] = fit.state
+        prefix = f"jacobians.{name}"
+        outcome.metrics += pose_and_shape_errors(prefix, loaded, truth, fit.state, camera, len(rows))
+        residual = {"residual_crop_px": round(float(fit.residual_crop.median()), 3)}
+        outcome.metrics.append(Metric(f"{prefix}.seconds_per_frame", seconds, "s", "lower", residual))
+    outcome.metrics += _agreement(found["deep"], found["geometric"], truth)
+    return outcome
+
+
+def _agreement(deep: Parameters, geometric: Parameters, truth: Parameters) -> list[Metric]:
+    """How far the two are apart, as a share of how far `geometric` is from the truth."""
+    turn = rotation_angle(deep.rotation, geometric.rotation) / rotation_angle(geometric.rotation, truth.rotation)
+    move = (deep.translation - geometric.translation).norm(dim=1)
+    off = (geometric.translation - truth.translation).norm(dim=1)
+    return [
+        Metric("jacobians.apart.rotation", float(turn.median()), "x", "lower", {"frames": len(truth)}),
+        Metric("jacobians.apart.translation", float((move / off).median()), "x", "lower", {"frames": len(truth)}),
+    ]
