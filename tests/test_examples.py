@@ -52,3 +52,13 @@ def test_stage_by_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, test_da
     # The plate and one stage beside each other; three rows of the default schedule.
     with Image.open(picture) as one, Image.open(tmp_path / "demo.png") as whole:
         assert whole.height > 2 * one.height
+
+
+@pytest.mark.slow
+def test_infill_strip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "out" / "infill.png"
+    run(monkeypatch, "05_infill.py", "--frames", "1001-1006", "--out", "1003-1004", "--output", picture)
+    with Image.open(picture) as image:
+        assert image.size == (220 * 4, 220 * 4)
+    told = capsys.readouterr().out
+    assert "1003: interpolation" in told and "1002: interpolation 0.00 mm, flow 0.00 mm" in told
