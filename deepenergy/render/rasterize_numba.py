@@ -10,20 +10,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepenergy.render.fragments import Fragments
+from deepenergy.render.near_plane import clipped, crosses_near, face_barycentrics
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _fill(
-    xy: NDArray[np.float32],
-    z: NDArray[np.float32],
+    xy: NDArray[np.float64],
+    z: NDArray[np.float64],
     faces: NDArray[np.int64],
     near: float,
+    cull: bool,
     index: NDArray[np.int64],
     bary: NDArray[np.float32],
     depth: NDArray[np.float32],
+    inverse: NDArray[np.float64],
 ) -> None:
     height, width = index.shape
-    inverse = np.zeros((height, width), np.float64)
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         if z[a] < near or z[b] < near or z[c] < near:
@@ -33,7 +35,7 @@ def _fill(
         cx, cy = np.float64(xy[c, 0]), np.float64(xy[c, 1])
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         # NaN compares false, so that a broken vertex drops its triangles and nothing else.
-        if not (abs(area) > 1e-12):
+        if not (abs(area) > 1e-12) or (cull and area > 0):
             continue
         low_x, high_x = min(ax, bx, cx), max(ax, bx, cx)
         low_y, high_y = min(ay, by, cy), max(ay, by, cy)
@@ -70,15 +72,46 @@ def rasterize_numba(
     faces: Int[Tensor, "f 3"],
     size: tuple[int, int],
     near: float = 1e-3,
+    cull_backfaces: bool = False,
 ) -> Fragments:
     """Visibility of projected meshes; see `rasterize`. CPU tensors only."""
     batch, (width, height) = pixels.shape[0], size
     index = np.full((batch, height, width), -1, np.int64)
     bary = np.zeros((batch, height, width, 3), np.float32)
     z_out = np.zeros((batch, height, width), np.float32)
-    xy = np.ascontiguousarray(pixels.detach().numpy(), np.float32)
-    z = np.ascontiguousarray(depth.detach().numpy(), np.float32)
+    xy, z = pixels.detach().contiguous().numpy(), depth.detach().contiguous().numpy()
     triangles = np.ascontiguousarray(faces.numpy(), np.int64)
+    inverse = np.empty((height, width), np.float64)
     for b in range(batch):
-        _fill(xy[b], z[b], triangles, near, index[b], bary[b], z_out[b])
+        inverse.fill(0)
+        out = (index[b], bary[b], z_out[b], inverse)
+        _fill(xy[b], z[b], triangles, near, cull_backfaces, *out)
+        crossing = crosses_near(depth[b].detach(), faces, near)
+        if bool(crossing.any()):
+            _fill_clipped(pixels[b].detach(), depth[b].detach(), faces, crossing, near, cull_backfaces, *out)
     return Fragments(torch.from_numpy(index), torch.from_numpy(bary), torch.from_numpy(z_out))
+
+
+def _fill_clipped(
+    pixels: Tensor,
+    depth: Tensor,
+    faces: Tensor,
+    crossing: Tensor,
+    near: float,
+    cull: bool,
+    index: NDArray[np.int64],
+    bary: NDArray[np.float32],
+    z_out: NDArray[np.float32],
+    inverse: NDArray[np.float64],
+) -> None:
+    """Draw what is in front of the near plane of triangles that cross it, over what is there."""
+    numbers = crossing.nonzero()[:, 0]
+    xy, z, parts, owner = clipped(pixels.double(), depth.double(), faces[numbers], near)
+    # Of equals the triangle drawn first wins, so that these come after all others whatever their number.
+    mine = np.full_like(index, -1)
+    _fill(xy.numpy(), z.numpy(), parts.numpy(), 0.0, cull, mine, bary, z_out, inverse)
+    row, column = np.nonzero(mine >= 0)
+    face = numbers[owner[torch.from_numpy(mine[row, column])]]
+    index[row, column] = face.numpy()
+    point = torch.from_numpy(np.stack([column, row], 1)) + 0.5
+    bary[row, column] = face_barycentrics(pixels.double(), depth.double(), faces[face], point).float().numpy()

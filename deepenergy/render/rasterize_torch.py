@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepenergy.render.fragments import Fragments
+from deepenergy.render.near_plane import clipped, crosses_near, face_barycentrics
 
 _CANDIDATES_AT_ONCE = 4_000_000
 
@@ -17,25 +18,34 @@ def rasterize_torch(
     faces: Int[Tensor, "f 3"],
     size: tuple[int, int],
     near: float = 1e-3,
+    cull_backfaces: bool = False,
 ) -> Fragments:
     """Visibility of projected meshes; see `rasterize`. Memory is bounded by splitting the candidate pixels."""
-    parts = [_one(pixels[b].detach(), depth[b].detach(), faces, size, near) for b in range(pixels.shape[0])]
+    parts = [
+        _one(pixels[b].detach().double(), depth[b].detach().double(), faces, size, near, cull_backfaces)
+        for b in range(pixels.shape[0])
+    ]
     if not parts:
         blank = torch.zeros(0, size[1], size[0], device=pixels.device)
         return Fragments(blank.long(), blank[..., None].expand(-1, -1, -1, 3), blank)
     return Fragments(*(torch.stack(column) for column in zip(*parts, strict=True)))
 
 
-def _one(xy: Tensor, z: Tensor, faces: Tensor, size: tuple[int, int], near: float) -> tuple[Tensor, Tensor, Tensor]:
+def _one(
+    own_xy: Tensor, own_z: Tensor, own_faces: Tensor, size: tuple[int, int], near: float, cull: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     width, height = size
-    device = xy.device
-    corners, corner_z = xy[faces].double(), z[faces].double()
+    device = own_xy.device
+    xy, z, faces, owner = _with_clipped(own_xy, own_z, own_faces, near)
+    corners, corner_z = xy[faces], z[faces]
     area = _cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     low = torch.ceil(corners.amin(1) - 0.5).clamp_min(0)
     limit = torch.tensor([width - 1, height - 1], dtype=torch.float64, device=device)
     high = torch.minimum(torch.floor(corners.amax(1) - 0.5), limit)
     extent = (high - low + 1).clamp_min(0)
     usable = (area.abs() > 1e-12) & (corner_z >= near).all(1) & torch.isfinite(extent).all(1) & (extent > 0).all(1)
+    if cull:
+        usable &= area < 0
     kept = usable.nonzero().squeeze(1)
     extent, low = extent[kept].long(), low[kept].long()
     count = extent[:, 0] * extent[:, 1]
@@ -54,7 +64,7 @@ def _one(xy: Tensor, z: Tensor, faces: Tensor, size: tuple[int, int], near: floa
         winner.scatter_reduce_(0, pixel[nearer], face[nearer], "amin")
 
     covered = winner < faces.shape[0]
-    index = torch.where(covered, winner, torch.full_like(winner, -1))
+    index = torch.where(covered, owner[winner.clamp_max(max(len(owner) - 1, 0))], torch.full_like(winner, -1))
     bary_out = torch.zeros(height * width, 3, dtype=torch.float32, device=device)
     depth_out = torch.zeros(height * width, dtype=torch.float32, device=device)
     at = covered.nonzero().squeeze(1)
@@ -63,7 +73,21 @@ def _one(xy: Tensor, z: Tensor, faces: Tensor, size: tuple[int, int], near: floa
     inverse = weights.sum(1)
     bary_out[at] = (weights / inverse[:, None]).float()
     depth_out[at] = (1 / inverse).float()
+    cut = at[winner[at] >= len(own_faces)]
+    if cut.numel():
+        centre = torch.stack([cut % width + 0.5, torch.div(cut, width, rounding_mode="floor") + 0.5], 1).double()
+        bary_out[cut] = face_barycentrics(own_xy, own_z, own_faces[index[cut]], centre).float()
     return index.view(height, width), bary_out.view(height, width, 3), depth_out.view(height, width)
+
+
+def _with_clipped(xy: Tensor, z: Tensor, faces: Tensor, near: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Vertices and triangles, then the parts of those that cross the near plane; the triangle that each is of."""
+    owner = torch.arange(len(faces), device=xy.device)
+    crossing = crosses_near(z, faces, near).nonzero()[:, 0]
+    if not crossing.numel():
+        return xy, z, faces, owner
+    xy, z, parts, of = clipped(xy, z, faces[crossing], near)
+    return xy, z, torch.cat([faces, parts]), torch.cat([owner, crossing[of]])
 
 
 def _cuts(count: Tensor) -> list[tuple[int, int]]:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.colour import linear_to_srgb, srgb_to_linear
+from deepenergy.colour import srgb_to_linear
+from deepenergy.render.antialias import Blend, blend_of, outlines
+from deepenergy.render.develop import develop
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.interpolate import Surface, surface_points
-from deepenergy.render.lighting import frontal_light, sh_shade
+from deepenergy.render.irradiance import irradiance
+from deepenergy.render.lighting import frontal_light
+from deepenergy.render.mesh_edges import MeshEdges, mesh_edges
 from deepenergy.render.normals import vertex_normals
 from deepenergy.render.rasterize import Backend, rasterize
-from deepenergy.render.shade_numba import shade_numba
-from deepenergy.render.texture import sample_texture
+from deepenergy.render.shade_numba import shade
+from deepenergy.render.texture import MipTexture, face_footprints, mip_texture, sample_mips
+from deepenergy.render.visibility import Visible, differentiated, without_derivative
 from deepenergy.rig import Rig
 
 _GREY_SKIN = (0.42, 0.27, 0.20)
 # Nine coefficients can give negative light; a black hole in the face would be worse than a little too much.
 _DARKEST = 0.02
+# Metres.
+NEAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,9 @@ class Renderer:
         background: `[3]` sRGB colour behind the head.
         supersample: samples per pixel side, box-filtered in linear light.
         backend: see `rasterize`.
+        antialias: blend samples at outlines by what of them is covered (antialias.py), so that the image is continuous
+            in the vertices and its boundaries have gradients.
+        cull_backfaces: leave out triangles that are seen from behind.
     """
 
     rig: Rig
@@ -58,58 +69,97 @@ class Renderer:
     background: tuple[float, float, float] = (0.35, 0.35, 0.35)
     supersample: int = 2
     backend: Backend = "auto"
+    antialias: bool = True
+    cull_backfaces: bool = False
 
     def __call__(self, vertices: Float[Tensor, "b v 3"], camera: Camera) -> Render:
         """Render world-space vertices (metres) through a camera, or a batch of cameras of one size.
 
-        Differentiable in the vertices (interior and shading; supersampled edges carry no boundary gradient).
+        Differentiable in vertices, camera, albedo, texture and light, in reverse and forward mode (`torch.func.jvp`,
+        vmapped over tangents); on the CPU once.
         """
         batch, s = vertices.shape[0], self.supersample
         width, height = camera.width * s, camera.height * s
         vertices = vertices.float()
-        pixels, depth, fragments = self._fragments(vertices, camera)
-        faces = self.rig.faces.to(vertices.device)
-        colour = self._vertex_colours(vertices)
-        if self._textured or torch.is_grad_enabled() or vertices.device.type != "cpu":
-            surface = surface_points(fragments, pixels, depth, faces)
+        pixels, depth, visible = self._look(vertices, camera)
+        faces, colour = self._faces(vertices), self._vertex_colours(vertices)
+        blend = self._blend(visible, pixels, depth)
+        if self._textured or vertices.device.type != "cpu":
+            surface = surface_points(visible.fragments, pixels, depth, faces)
             shaded = surface.interpolate(colour)
             if self._textured:
-                shaded = shaded * self._texels(surface)
+                shaded = shaded * self._texels(surface, pixels)
             flat = torch.zeros(batch * height * width, 4, dtype=shaded.dtype, device=shaded.device)
             flat = flat.index_copy(0, surface.where, torch.cat([shaded, torch.ones_like(shaded[:, :1])], 1))
             samples = flat.view(batch, height, width, 4).permute(0, 3, 1, 2)
-            if s > 1:
-                samples = torch.nn.functional.avg_pool2d(samples, s)
         else:
-            samples = shade_numba(fragments, faces, colour, s)
-        image, mask = samples[:, :3], samples[:, 3:]
-        back = srgb_to_linear(torch.tensor(self.background)).to(image)[None, :, None, None]
-        return Render(linear_to_srgb((image + (1 - mask) * back).clamp(0, 1)), mask, fragments)
+            samples = shade(visible.fragments, faces, pixels, depth, colour)
+        developed = develop(samples, blend, srgb_to_linear(torch.tensor(self.background)).to(samples), s)
+        return Render(developed[:, :3], developed[:, 3:], visible.fragments)
+
+    def _faces(self, like: Tensor) -> Tensor:
+        # `to` wraps a constant where `torch.func` is at work.
+        return self.rig.faces if self.rig.faces.device == like.device else self.rig.faces.to(like.device)
+
+    @cached_property
+    def _edges(self) -> MeshEdges:
+        return mesh_edges(self.rig.faces)
+
+    def _look(self, vertices: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Visible]:
+        """Projected vertices in samples, their depth, and what is seen."""
+        in_camera = camera.camera_points(vertices)
+        pixels, depth = camera.pixels(in_camera) * self.supersample, in_camera[..., 2]
+        # As the camera takes a point in its own plane.
+        depth = torch.where(depth.abs() < 1e-9, torch.full_like(depth, 1e-9), depth)
+        size = (camera.width * self.supersample, camera.height * self.supersample)
+        faces = self._faces(vertices)
+        focal = (camera.intrinsics.detach()[..., :2].mean(-1) * self.supersample).expand(len(vertices))
+
+        def look(xy: Tensor, z: Tensor) -> Visible:
+            fragments = rasterize(xy, z, faces, size, NEAR, self.backend, self.cull_backfaces)
+            if not self.antialias:
+                return Visible(fragments)
+            found = outlines(xy, z, faces, self._edges, fragments, focal, NEAR, self.cull_backfaces)
+            return Visible(fragments, *found)
+
+        return pixels, depth, without_derivative(look, pixels, depth)
+
+    def _blend(self, visible: Visible, pixels: Tensor, depth: Tensor) -> Blend | None:
+        if visible.crossings is None or visible.piercings is None:
+            return None
+        height, width = visible.fragments.face_index.shape[1:]
+        return blend_of(visible.crossings, visible.piercings, pixels, depth, (width, height))
 
     def surface(
         self, vertices: Float[Tensor, "b v 3"], camera: Camera
     ) -> tuple[Surface, Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
         """Covered pixels at the camera's own size with their unit normals (world) and albedo (scene-linear)."""
         vertices = vertices.float()
-        pixels, depth, fragments = replace(self, supersample=1)._fragments(vertices, camera)
-        surface = surface_points(fragments, pixels, depth, self.rig.faces.to(vertices.device))
-        return surface, self._normals(surface, vertices), self._albedo(surface)
-
-    def _fragments(self, vertices: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Fragments]:
-        in_camera = camera.camera_points(vertices)
-        pixels, depth = camera.pixels(in_camera) * self.supersample, in_camera[..., 2]
-        size = (camera.width * self.supersample, camera.height * self.supersample)
-        return pixels, depth, rasterize(pixels, depth, self.rig.faces.to(vertices.device), size, backend=self.backend)
+        alone = replace(self, supersample=1, antialias=False)
+        pixels, depth, visible = alone._look(vertices, camera)
+        surface = surface_points(visible.fragments, pixels, depth, self._faces(vertices))
+        return surface, self._normals(surface, vertices), self._albedo(surface, pixels)
 
     @property
     def _textured(self) -> bool:
         return self.rig.texture is not None and self.rig.uvs is not None and self.rig.uv_faces is not None
 
-    def _texels(self, surface: Surface) -> Tensor:
+    @cached_property
+    def _mips(self) -> MipTexture:
+        assert self.rig.texture is not None
+        return mip_texture(self.rig.texture)
+
+    def _texels(self, surface: Surface, pixels: Tensor) -> Tensor:
+        """The texture under the samples, averaged over what each of them covers."""
         rig = self.rig
         assert rig.texture is not None and rig.uvs is not None and rig.uv_faces is not None
-        uv = rig.uvs.to(surface.barycentrics)[rig.uv_faces[surface.face]]
-        return sample_texture(rig.texture, (uv * surface.barycentrics[..., None]).sum(1))
+        uvs, faces = rig.uvs.to(surface.barycentrics), rig.uv_faces.to(pixels.device)
+        uv = (uvs[faces[surface.face]] * surface.barycentrics[..., None]).sum(1)
+        # A texture to be differentiated by has a graph of its own at every call.
+        mips = mip_texture(rig.texture) if differentiated(rig.texture) else self._mips
+        size = (rig.texture.shape[1], rig.texture.shape[0])
+        side = face_footprints(uvs, faces, pixels, rig.faces.to(pixels.device), size)
+        return sample_mips(mips, uv, side[surface.batch, surface.face].to(uv))
 
     def _vertex_albedo(self, like: Tensor) -> Tensor:
         if self.rig.vertex_albedo is not None:
@@ -122,23 +172,23 @@ class Renderer:
         At the vertices, and interpolated from there: nine harmonics vary slowly over a mesh of faces, and samples are
         ten times as many.
         """
-        normals = vertex_normals(vertices, self.rig.faces.to(vertices.device))
-        light = (frontal_light() if self.light is None else self.light).to(normals)
-        batch, count = normals.shape[:2]
-        image = torch.arange(batch, device=normals.device).repeat_interleave(count)
-        colour = sh_shade(normals.flatten(0, 1), light, image).clamp_min(_DARKEST).view(batch, count, -1)
+        normals = vertex_normals(vertices, self._faces(vertices))
+        light = frontal_light().to(normals.device) if self.light is None else self.light.to(normals.device)
+        colour = irradiance(normals, light).clamp_min(_DARKEST)
         if self.occlusion is not None:
             colour = colour * self.occlusion.to(colour)[:, None]
         return colour if self._textured else colour * self._vertex_albedo(colour)
 
-    def _albedo(self, surface: Surface) -> Tensor:
+    def _albedo(self, surface: Surface, pixels: Tensor) -> Tensor:
         albedo = (
-            self._texels(surface) if self._textured else surface.interpolate(self._vertex_albedo(surface.barycentrics))
+            self._texels(surface, pixels)
+            if self._textured
+            else surface.interpolate(self._vertex_albedo(surface.barycentrics))
         )
         if self.occlusion is None:
             return albedo
         return albedo * surface.interpolate(self.occlusion[:, None].to(surface.barycentrics))
 
     def _normals(self, surface: Surface, vertices: Tensor) -> Tensor:
-        normals = surface.interpolate(vertex_normals(vertices, self.rig.faces.to(vertices.device)))
+        normals = surface.interpolate(vertex_normals(vertices, self._faces(vertices)))
         return normals / normals.norm(dim=-1, keepdim=True).clamp_min(1e-8)
