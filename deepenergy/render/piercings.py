@@ -1,23 +1,27 @@
-"""Where one part of a mesh pierces another between two samples: an eyeball through a lid, teeth through a lip.
+"""Where a surface pierces another between two samples: an eyeball through a lid, a lip through the other.
 
-Such a line is no edge of the mesh. Two neighbouring samples show triangles of different parts; each triangle's plane is
-carried on to the other's sample, and where each is the nearer at its own sample, the planes meet in between: inverse
-depth is linear in the image, so where is a ratio.
+Such a line is no edge of the mesh. Two neighbouring samples show triangles that share no vertex; each plane is carried
+on to the other sample, and where each is the nearer at its own sample, the planes meet in between: inverse
+depth is linear in the image, so where is a ratio. The folds of one smooth surface do the same, only less sharply.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 
-# By how much the surfaces must part over one sample, in samples' own width, to be told where they meet.
-_LEAST_PARTING = 0.2
+# By how much the surfaces must part over one sample, in samples' own width, to be told where they meet; and within one
+# connected part of the mesh, where a fold is more likely.
+_LEAST_PARTING, _LEAST_WITHIN = 0.2, 1.0
 
 
 @dataclass(frozen=True)
@@ -44,28 +48,109 @@ def find_piercings(
     fragments: Fragments,
     focal: Float[Tensor, " b"],
 ) -> Piercings:
-    """Pairs of samples of different parts whose planes meet between them; as `find_crossings` otherwise."""
-    height, width = fragments.face_index.shape[1:]
-    # The background, -1, is the last of the parts.
-    part = torch.cat([edges.part, edges.part.new_full((1,), -1)])[fragments.face_index]
-    covered = part >= 0
-    found = []
-    for axis, step in ((0, 1), (1, width)):
-        one = (slice(None), slice(None), slice(-1)) if axis == 0 else (slice(None), slice(-1))
-        two = (slice(None), slice(None), slice(1, None)) if axis == 0 else (slice(None), slice(1, None))
-        image, row, column = ((part[one] != part[two]) & covered[one] & covered[two]).nonzero().unbind(1)
-        first = (image * height + row) * width + column
-        found.append((first, first + step, torch.full_like(first, axis)))
-    first, second, axis = (torch.cat(column) for column in zip(*found, strict=True))
+    """Pairs of samples whose surfaces meet between them; as `find_crossings` otherwise."""
+    batch, height, width = fragments.face_index.shape
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for b in range(batch):
+        xy, z = pixels[b].detach().double(), depth[b].detach().double()
+        index, seen, lens = fragments.face_index[b], fragments.depth[b], float(focal[b])
+        if pixels.device.type == "cpu":
+            slopes = np.empty((len(faces), 2))
+            _slopes_compiled(xy.numpy(), z.numpy(), faces.numpy(), slopes)
+            given = (index.numpy(), seen.numpy(), slopes, faces.numpy(), edges.part.numpy(), lens)
+            pairs = tuple(torch.from_numpy(column) for column in _pairs_compiled(*given, _LEAST_PARTING, _LEAST_WITHIN))
+        else:
+            pairs = _pairs(index, seen.double(), _slopes(xy, z, faces), faces, edges.part, lens)
+        found.append((pairs[0] + b * height * width, pairs[1] + b * height * width, pairs[2]))
+    none = torch.zeros(0, dtype=torch.int64, device=pixels.device)
+    first, second, axis = (torch.cat([none, *column]) for column in zip(*found, strict=True)) if found else (none,) * 3
     face = fragments.face_index.reshape(-1)
     image = torch.div(first, height * width, rounding_mode="floor")
     corners = faces[torch.stack([face[first], face[second]], 1)] + (image * pixels.shape[1])[:, None, None]
-    candidates = Piercings(first, second, corners, axis)
-    own, other = meeting(candidates, pixels.detach().double(), depth.detach().double(), (width, height))
-    # Inverse depth times depth squared is depth, and a sample is depth / focal wide.
-    parting = (own + other) * fragments.depth.reshape(-1)[first] * focal.to(own)[image]
-    kept = (own > 0) & (other > 0) & (parting > _LEAST_PARTING)
-    return Piercings(first[kept], second[kept], corners[kept], axis[kept])
+    return Piercings(first, second, corners, axis)
+
+
+def _slopes(xy: Tensor, z: Tensor, faces: Tensor) -> Float[Tensor, "f 2"]:
+    """Derivative of every triangle's inverse depth by x and y."""
+    a, b, c = xy[faces].unbind(1)
+    first, second, inverse = b - a, c - a, 1 / z[faces]
+    up, over = inverse[:, 1] - inverse[:, 0], inverse[:, 2] - inverse[:, 0]
+    area = _cross(first, second)
+    return (
+        torch.stack([up * second[:, 1] - over * first[:, 1], over * first[:, 0] - up * second[:, 0]], 1) / area[:, None]
+    )
+
+
+def _pairs(
+    index: Tensor, seen: Tensor, slopes: Tensor, faces: Tensor, part: Tensor, focal: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as `_pairs_compiled`, on any device."""
+    width = index.shape[1]
+    columns = []
+    for axis in (0, 1):
+        ways = ((slice(None), slice(-1)), (slice(None), slice(1, None))) if axis == 0 else (slice(-1), slice(1, None))
+        p, q = index[ways[0]], index[ways[1]]
+        row, column = ((p != q) & (p >= 0) & (q >= 0)).nonzero().unbind(1)
+        first = row * width + column
+        second = first + (1 if axis == 0 else width)
+        p, q = index.reshape(-1)[first], index.reshape(-1)[second]
+        z, other = seen.reshape(-1)[first], seen.reshape(-1)[second]
+        rise = 1 / other - 1 / z
+        own, far = slopes[q, axis] - rise, rise - slopes[p, axis]
+        least = torch.where(part[p] == part[q], _LEAST_WITHIN, _LEAST_PARTING)
+        apart = ~(faces[p][:, :, None] == faces[q][:, None]).any(2).any(1)
+        kept = (own > 0) & (far > 0) & ((own + far) * z * focal > least) & apart
+        columns.append((first[kept], second[kept], torch.full_like(first[kept], axis)))
+    return tuple(torch.cat(column) for column in zip(*columns, strict=True))  # type: ignore[return-value]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _slopes_compiled(
+    xy: NDArray[np.float64], z: NDArray[np.float64], faces: NDArray[np.int64], out: NDArray[np.float64]
+) -> None:
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        ux, uy, vx, vy = xy[b, 0] - xy[a, 0], xy[b, 1] - xy[a, 1], xy[c, 0] - xy[a, 0], xy[c, 1] - xy[a, 1]
+        up, over, area = 1 / z[b] - 1 / z[a], 1 / z[c] - 1 / z[a], ux * vy - uy * vx
+        out[f, 0], out[f, 1] = (up * vy - over * uy) / area, (over * ux - up * vx) / area
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _pairs_compiled(
+    index: NDArray[np.int64],
+    seen: NDArray[np.float32],
+    slopes: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    part: NDArray[np.int32],
+    focal: float,
+    least: float,
+    within: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    height, width = index.shape
+    first, second, axes = [0 for _ in range(0)], [0 for _ in range(0)], [0 for _ in range(0)]
+    for axis in range(2):
+        for i in range(height - axis):
+            for j in range(width - 1 + axis):
+                io, jo = (i, j + 1) if axis == 0 else (i + 1, j)
+                p, q = index[i, j], index[io, jo]
+                if p < 0 or q < 0 or p == q:
+                    continue
+                z = np.float64(seen[i, j])
+                rise = 1.0 / np.float64(seen[io, jo]) - 1.0 / z
+                own, far = slopes[q, axis] - rise, rise - slopes[p, axis]
+                if not (own > 0 and far > 0):
+                    continue
+                if (own + far) * z * focal <= (within if part[p] == part[q] else least):
+                    continue
+                touching = False
+                for m in range(3):
+                    for n in range(3):
+                        touching = touching or faces[p, m] == faces[q, n]
+                if not touching:
+                    first.append(i * width + j)
+                    second.append(io * width + jo)
+                    axes.append(axis)
+    return np.array(first, np.int64), np.array(second, np.int64), np.array(axes, np.int64)
 
 
 def meeting(

@@ -61,6 +61,7 @@ class Renderer:
         antialias: blend samples at outlines by what of them is covered (antialias.py), so that the image is continuous
             in the vertices and its boundaries have gradients.
         cull_backfaces: leave out triangles that are seen from behind.
+        albedo: `[V, 3]` scene-linear vertex albedo in place of the rig's own and of its texture.
     """
 
     rig: Rig
@@ -71,6 +72,7 @@ class Renderer:
     backend: Backend = "auto"
     antialias: bool = True
     cull_backfaces: bool = False
+    albedo: Tensor | None = None
 
     def __call__(self, vertices: Float[Tensor, "b v 3"], camera: Camera) -> Render:
         """Render world-space vertices (metres) through a camera, or a batch of cameras of one size.
@@ -142,7 +144,12 @@ class Renderer:
 
     @property
     def _textured(self) -> bool:
-        return self.rig.texture is not None and self.rig.uvs is not None and self.rig.uv_faces is not None
+        return (
+            self.albedo is None
+            and self.rig.texture is not None
+            and self.rig.uvs is not None
+            and self.rig.uv_faces is not None
+        )
 
     @cached_property
     def _mips(self) -> MipTexture:
@@ -162,6 +169,8 @@ class Renderer:
         return sample_mips(mips, uv, side[surface.batch, surface.face].to(uv))
 
     def _vertex_albedo(self, like: Tensor) -> Tensor:
+        if self.albedo is not None:
+            return self.albedo.to(like)
         if self.rig.vertex_albedo is not None:
             return self.rig.vertex_albedo.to(like)
         return torch.tensor(_GREY_SKIN).to(like).expand(self.rig.neutral.shape[0], 3)
