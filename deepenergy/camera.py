@@ -212,7 +212,8 @@ class Camera:
                 f"camera '{self.name}' size",
                 f"{self.width}x{self.height}, while the plates are {width}x{height}",
                 "the plates' own size",
-                "use camera.resize(width, height) if the plates were resized, or the camera that belongs to them",
+                "use the camera that belongs to them; where they were resized, camera.resize(width, height), or scale "
+                "fx, fy, cx and cy along with width and height in its file",
             )
 
     def check_in_front(self, world: Float[Tensor, "n 3"], what: str) -> None:

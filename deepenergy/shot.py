@@ -106,7 +106,7 @@ class Shot(BaseModel):
         cameras_file = self._file("cameras", self.cameras)
         cameras = [Camera.load(cameras_file, name=name) for name in self.plates]
         plates = [
-            Plates.open(self.resolve(pattern), frames=frames or self.frames, name=name)
+            Plates.open(self.resolve(pattern), frames=self.frames if frames is None else frames, name=name)
             for name, pattern in self.plates.items()
         ]
         for camera, plate in zip(cameras, plates, strict=True):
