@@ -222,6 +222,8 @@ class Camera:
         Raises:
             InputError: a point at or behind the camera plane.
         """
+        if len(world) == 0:
+            return
         nearest = float(self.camera_points(world.to(torch.float64))[..., 2].min())
         if nearest <= 0:
             raise InputError(

@@ -25,7 +25,7 @@ class Model:
     def rows(self: ModelT, rows: Int[Tensor, " n"]) -> ModelT:
         """The models of some problems."""
         kept = {name: value[rows] for name, value in self._tensors().items()}
-        return type(self)(**{field.name: kept.get(field.name) for field in fields(self)})
+        return type(self)(**kept)
 
     def replace_rows(self: ModelT, rows: Int[Tensor, " n"], other: ModelT) -> ModelT:
         """The model with the rows of `other` in the place of its own."""
@@ -33,7 +33,7 @@ class Model:
         for name, value in theirs.items():
             old = mine[name] if name in mine else value.new_zeros(len(self.easy), *value.shape[1:])
             mine[name] = old.index_copy(0, rows, value)
-        return type(self)(**{field.name: mine.get(field.name) for field in fields(self)})
+        return type(self)(**mine)
 
     def _tensors(self) -> dict[str, Tensor]:
         """The fields that are not None."""
