@@ -302,9 +302,8 @@ def test_frames_left_empty_are_not_the_whole_shot(files: Path) -> None:
 
 def test_a_device_that_there_is_not(files: Path) -> None:
     for name in ("gpu", "mps", "cuda:99"):
-        assert_one_line(
-            *run("solve", write_shot(files, rest=f'[solver]\ndevice = "{name}"')), f"device: found '{name}'"
-        )
+        shot = write_shot(files, rest=f'[solver]\ndevice = "{name}"')
+        assert_one_line(*run("solve", shot), f"device: found '{name}'")
 
 
 def test_a_group_that_nothing_solves(files: Path) -> None:

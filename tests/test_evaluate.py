@@ -145,10 +145,8 @@ def test_frames_are_matched_by_number() -> None:
 
 def test_a_camera_that_looks_the_other_way_is_refused() -> None:
     track = tiny_track()
-    camera = tiny_camera()
-    turned = replace(
-        camera, world_to_camera=torch.diag(torch.tensor([1.0, -1, -1, 1]).double()) @ camera.world_to_camera
-    )
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+    turned = replace(CAMERA, world_to_camera=flip @ CAMERA.world_to_camera)
     with pytest.raises(InputError, match="behind the camera"):
         evaluate(track, GroundTruth.from_track(track), None, turned)
 
