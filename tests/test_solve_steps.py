@@ -181,6 +181,35 @@ def test_batched_equals_looped_in_any_order(method, count: int) -> None:
         torch.testing.assert_close(alone.cost[0], together.cost[i], rtol=1e-12, atol=1e-25)
 
 
+@pytest.mark.parametrize("method", ["dogleg", "lm"])
+@pytest.mark.parametrize("count", [2, 33, 200])
+def test_regular_and_singular_problems_do_not_notice_each_other(method, count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    shapes = torch.randn(count, 6, 4, generator=generator, dtype=F64)
+    shapes[::3, :, 3] = shapes[::3, :, 2] * (1 + 1e-9)
+    target = 0.3 * torch.randn(count, 6, generator=generator, dtype=F64)
+    start = torch.randn(count, 4, generator=generator, dtype=F64)
+    start[1, 0] = torch.nan
+
+    def some(rows: Tensor):
+        def problem(x: Tensor) -> tuple[Tensor, Tensor]:
+            response = torch.tanh((shapes[rows] @ x[:, :, None]).squeeze(2))
+            return response - target[rows], (1 - response.square())[:, :, None] * shapes[rows]
+
+        return problem
+
+    low = torch.full((4,), -1.0, dtype=F64)
+    together = minimise(some(torch.arange(count)), start, low, method=method, max_iterations=200)
+    order = torch.randperm(count, generator=generator)
+    shuffled = minimise(some(order), start[order], low, method=method, max_iterations=200)
+    torch.testing.assert_close(shuffled.cost, together.cost[order], rtol=1e-9, atol=1e-18)
+    for i in range(0, count, max(1, count // 8)):
+        alone = minimise(some(torch.tensor([i])), start[[i]], low, method=method, max_iterations=200)
+        torch.testing.assert_close(alone.cost[0], together.cost[i], rtol=1e-9, atol=1e-18)
+        assert bool(alone.converged[0]) == bool(together.converged[i])
+    assert together.status[1] == Status.NOT_FINITE_START
+
+
 def test_the_same_twice() -> None:
     generator = torch.Generator().manual_seed(8)
     target, start = (torch.randn(20, 4, generator=generator, dtype=F64) for _ in range(2))
