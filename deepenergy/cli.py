@@ -104,6 +104,9 @@ def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         def advance(stage: str, done: int, total: int) -> None:
             name, _, detail = stage.partition(": ")
             if name not in tasks:
+                # What came before is over, also where its last step was not told.
+                for before, task in tasks.items():
+                    bar.update(task, completed=bar.tasks[task].total, description=before)
                 tasks[name] = bar.add_task(name, total=total)
             ended = done >= total or not detail
             bar.update(tasks[name], completed=done, total=total, description=name if ended else stage)
