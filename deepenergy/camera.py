@@ -212,7 +212,8 @@ class Camera:
                 f"camera '{self.name}' size",
                 f"{self.width}x{self.height}, while the plates are {width}x{height}",
                 "the plates' own size",
-                "use camera.resize(width, height) if the plates were resized, or the camera that belongs to them",
+                "use the camera that belongs to them; where they were resized, camera.resize(width, height), or scale "
+                "fx, fy, cx and cy along with width and height in its file",
             )
 
     def check_in_front(self, world: Float[Tensor, "n 3"], what: str) -> None:
@@ -221,6 +222,8 @@ class Camera:
         Raises:
             InputError: a point at or behind the camera plane.
         """
+        if len(world) == 0:
+            return
         nearest = float(self.camera_points(world.to(torch.float64))[..., 2].min())
         if nearest <= 0:
             raise InputError(

@@ -104,6 +104,9 @@ def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         def advance(stage: str, done: int, total: int) -> None:
             name, _, detail = stage.partition(": ")
             if name not in tasks:
+                # What came before is over, also where its last step was not told.
+                for before, task in tasks.items():
+                    bar.update(task, completed=bar.tasks[task].total, description=before)
                 tasks[name] = bar.add_task(name, total=total)
             ended = done >= total or not detail
             bar.update(tasks[name], completed=done, total=total, description=name if ended else stage)
@@ -279,6 +282,8 @@ def _rig_table(rig: Rig) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from deepenergy.face_check import check_face
+
     table = Table(title=f"rig {rig.name}", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -296,6 +301,12 @@ def _rig_table(rig: Rig) -> Table:
     table.add_row("jaw", jaw)
     has_landmarks = rig.landmark_faces is not None
     table.add_row("landmarks", "68" if has_landmarks else "none; give them with --landmarks FILE.json to solve")
+    if has_landmarks:
+        try:
+            check_face(rig)
+            table.add_row("face", "upright, looks down +Z, in metres")
+        except InputError as error:
+            table.add_row("face", escape(f"cannot be solved: {error.field}: found {error.found}; {error.remedy}"))
     table.add_row("UVs", "none" if rig.uvs is None else str(rig.uvs.shape[0]))
     albedo = "none; a grey-pink skin is used"
     if rig.texture is not None:

@@ -93,19 +93,26 @@ def _one_line(error: Exception) -> str:
 
 
 def _weights() -> list[Finding]:
+    from deepenergy.flow.compact import WEIGHTS as FLOW_WEIGHTS
+    from deepenergy.flow.raft import RAFT_WEIGHTS
     from deepenergy.landmarks.compact import WEIGHTS
     from deepenergy.landmarks.detector import MMOD
     from deepenergy.landmarks.fan import FAN_WEIGHTS
 
-    remedy = "pip install --force-reinstall --no-deps deepenergy"
-    problem = _check_compact(WEIGHTS) if WEIGHTS.is_file() else "no such file"
-    name = "weights of network 'compact' (built in)"
-    compact = Finding(name, "missing", f"{WEIGHTS}: {problem}", remedy) if problem else _found(name, WEIGHTS)
+    hub = Path(torch.hub.get_dir()) / "checkpoints"
     return [
-        compact,
-        _published(FAN_WEIGHTS["3D"], Path(torch.hub.get_dir()) / "checkpoints"),
+        _built_in("weights of network 'compact' (built in)", WEIGHTS),
+        _built_in("weights of flow network 'compact' (built in)", FLOW_WEIGHTS),
+        _published(FAN_WEIGHTS["3D"], hub),
+        *(_published(weights, hub) for weights in RAFT_WEIGHTS.values()),
         _published(MMOD, Path.home() / ".cache" / "deepenergy"),
     ]
+
+
+def _built_in(what: str, path: Path) -> Finding:
+    problem = _check_compact(path) if path.is_file() else "no such file"
+    remedy = "pip install --force-reinstall --no-deps deepenergy"
+    return Finding(what, "missing", f"{path}: {problem}", remedy) if problem else _found(what, path)
 
 
 def _found(what: str, path: Path) -> Finding:

@@ -121,7 +121,7 @@ def evaluate(track: Track, truth: GroundTruth, rig: Rig | None, cameras: Camera 
         cameras: the shot's cameras; the first gives the axes and the pixels.
 
     Raises:
-        InputError: no camera, no common frame, or a rig that is not the track's.
+        InputError: no camera, no common frame, a true head behind the camera, or a rig that is not the track's.
     """
     camera = cameras if isinstance(cameras, Camera) else next(iter(cameras), None)
     if camera is None:
@@ -134,6 +134,8 @@ def evaluate(track: Track, truth: GroundTruth, rig: Rig | None, cameras: Camera 
             "frames that the track has",
             "use the truth of this shot, or the frame numbers of its plates",
         )
+    placed = torch.from_numpy(truth.translation[theirs])
+    camera.check_in_front(placed[torch.isfinite(placed).all(1)], "the true head is")
     status = track.status[ours]
     rotation = track.rotation[ours], truth.rotation[theirs]
     translation = track.translation[ours], truth.translation[theirs]

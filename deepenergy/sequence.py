@@ -13,9 +13,11 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
+from deepenergy.face_check import check_face
 from deepenergy.failures import Evidence, judge
 from deepenergy.fit import Fit, fit_frames
 from deepenergy.flow import flow_network_from_name
+from deepenergy.flow.raft import Raft
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
@@ -28,7 +30,7 @@ from deepenergy.resume import Checkpoint, key_of
 from deepenergy.rig import Rig
 from deepenergy.solver_config import SolverConfig
 from deepenergy.stage_result import OnStage, numbered
-from deepenergy.stages import check_groups
+from deepenergy.stages import check_groups, check_moved
 from deepenergy.temporal.infill import InfillConfig, infill
 from deepenergy.temporal.reestimate import ReestimateConfig, reestimate
 from deepenergy.temporal.refine import RefineConfig, refine
@@ -60,6 +62,7 @@ def check_input(plates: Sequence[Plates], rig: Rig, cameras: Sequence[Camera]) -
             "pass them in the same order",
         )
     rig.require_landmarks()
+    check_face(rig)
     _check_shared_frames(plates)
     for plate, camera in zip(plates, cameras, strict=True):
         camera.check_plate_size(plate.width, plate.height)
@@ -101,6 +104,7 @@ def solve_sequence(
     """
     check_input(plates, rig, cameras)
     check_groups(config.stages, rig.groups)
+    check_moved(config.stages, rig.group_overrides)
     checkpoint = Checkpoint(None)
     if resume is not None:
         checkpoint = Checkpoint(resume, key_of(plates, rig, cameras, (config, detector.name, network.name)))
@@ -127,7 +131,11 @@ def flow_network_of(config: SolverConfig) -> FlowNetwork | None:
     """
     if config.infill != "flow" and config.refine not in ("hybrid", "plate_flow"):
         return None
-    return flow_network_from_name(config.flow_network, config.flow_weights, config.device)
+    network = flow_network_from_name(config.flow_network, config.flow_weights, config.device)
+    if isinstance(network, Raft):
+        # Its file is read when first asked for, which is now and not after the solve.
+        _ = network.module
+    return network
 
 
 def complete(

@@ -5,6 +5,7 @@
     landmarks = "landmarks.json"               # optional: the rig file may hold its own
     cameras = "cameras.json"
     frames = "1001-1096"                       # optional: every frame that the plates have
+    first_frame = 1001                         # optional: the number of a video's first frame, 1 unless told
     output = "out/sh010"
     [plates]                                   # camera name -> pattern or video; several cameras = stereo
     left = "plates/left/sh010.left.####.jpg"
@@ -46,6 +47,7 @@ class Shot(BaseModel):
         landmarks: path of the rig's landmarks, or None.
         cameras: path of the camera file.
         frames: frame range ("1001-1096", "1-10,20-30"), or None for every frame of the plates.
+        first_frame: the number of a video's first frame, or None; files of sequences have their own.
         output: folder for the results.
         plates: camera name -> file pattern or video.
         rig_groups: control group -> weight names, see `control_groups`.
@@ -60,6 +62,7 @@ class Shot(BaseModel):
     landmarks: Text | None = None
     cameras: Text
     frames: Text | None = None
+    first_frame: int | None = None
     output: Text
     plates: Annotated[dict[str, Text], Field(min_length=1)]
     rig_groups: dict[str, list[Text]] = {}
@@ -106,7 +109,7 @@ class Shot(BaseModel):
         cameras_file = self._file("cameras", self.cameras)
         cameras = [Camera.load(cameras_file, name=name) for name in self.plates]
         plates = [
-            Plates.open(self.resolve(pattern), frames=frames or self.frames, name=name)
+            Plates.open(self.resolve(pattern), self.frames if frames is None else frames, name, self.first_frame)
             for name, pattern in self.plates.items()
         ]
         for camera, plate in zip(cameras, plates, strict=True):
@@ -155,6 +158,7 @@ _EXPECTED = {
     "landmarks": "the path of a JSON file",
     "cameras": "the path of a JSON file",
     "frames": 'a frame range such as "1001-1096"',
+    "first_frame": "a whole number",
     "output": "a folder",
     "plates": 'at least one camera, as in left = "plates/left/sh010.left.####.jpg"',
     "rig_groups": "lists of weight names",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from deepenergy.camera import Camera
@@ -25,6 +26,7 @@ from deepenergy.stage_result import OnStage
 from deepenergy.track import Track
 
 Progress = Callable[[str, int, int], None]
+Image = Tensor | np.ndarray
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -88,7 +90,7 @@ class Solver:
         Raises:
             InputError: plates, rig and cameras that cannot be used together. Single bad frames do not raise.
         """
-        plates, cameras = _lists(plates, camera)
+        plates, cameras = _lists(plates, rig, camera)
         return solve_sequence(
             plates, rig, cameras, self.config, self.detector, self.network, progress or _silent, resume, on_stage
         )
@@ -113,7 +115,7 @@ class Solver:
         Raises:
             InputError: as `fit_sequence`, and a range that the track or the plates do not have.
         """
-        plates, cameras = _lists(plates, camera)
+        plates, cameras = _lists(plates, rig, camera)
         some = [plate.select(frames) for plate in plates]
         flow = flow_network_of(self.config)
         alone = replace(self.config, infill="none", refine="none", reestimate=0)
@@ -121,9 +123,18 @@ class Solver:
         again = solve_sequence(some, rig, cameras, alone, self.detector, self.network, told, on_stage=on_stage)
         return solve_again(track, again, plates, rig, cameras, self.config, flow, told)
 
-    def fit_frame(self, image: Tensor | Sequence[Tensor], rig: Rig, camera: Camera | Sequence[Camera]) -> Track:
-        """Solve one frame: `[3, H, W]` float32 sRGB images in [0, 1], one for each camera. A track of one frame."""
-        images = [image] if isinstance(image, Tensor) else list(image)
+    def fit_frame(self, image: Image | Sequence[Image], rig: Rig, camera: Camera | Sequence[Camera]) -> Track:
+        """Solve one frame. A track of one frame, number 1001.
+
+        Args:
+            image: one image, or one for each camera: `[3, H, W]` or `[H, W, 3]`, tensor or array, display-referred sRGB
+                as `Plates.from_array` takes it (floats in [0, 1], uint8 or uint16).
+            rig, camera: as for `fit_sequence`.
+
+        Raises:
+            InputError: as `fit_sequence` and `Plates.from_array`.
+        """
+        images = [image] if isinstance(image, (Tensor, np.ndarray)) else list(image)
         cameras = [camera] if isinstance(camera, Camera) else list(camera)
         names = [c.name for c in cameras] if len(cameras) == len(images) else [f"camera{i}" for i in range(len(images))]
         plates = [Plates.from_array(i[None], name=n) for i, n in zip(images, names, strict=True)]
@@ -141,17 +152,22 @@ class Solver:
         Raises:
             InputError: the rig has no identity basis, or no frame shows a face.
         """
-        plates, cameras = _lists(plates, camera)
+        plates, cameras = _lists(plates, rig, camera)
         return fit_identity(plates, rig, cameras, self.config, self.detector, self.network, progress or _silent)
 
 
-def _lists(plates: Plates | Sequence[Plates], camera: Camera | Sequence[Camera]) -> tuple[list[Plates], list[Camera]]:
+_MAKERS = {Plates: "Plates.open or Plates.from_array", Rig: "Rig.load", Camera: "Camera.load"}
+
+
+def _lists(
+    plates: Plates | Sequence[Plates], rig: Rig, camera: Camera | Sequence[Camera]
+) -> tuple[list[Plates], list[Camera]]:
     many = [plates] if isinstance(plates, Plates) else list(plates)
     cameras = [camera] if isinstance(camera, Camera) else list(camera)
-    for field, values, kind in (("plates", many, Plates), ("camera", cameras, Camera)):
+    for field, values, kind in (("plates", many, Plates), ("rig", [rig], Rig), ("camera", cameras, Camera)):
         for value in values:
             if not isinstance(value, kind):
-                raise InputError(field, type(value).__name__, kind.__name__, f"use {kind.__name__}'s own readers")
+                raise InputError(field, type(value).__name__, kind.__name__, f"make it with {_MAKERS[kind]}")
     return many, cameras
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
+import torch
+
 from deepenergy.errors import InputError
 from deepenergy.flow import NETWORKS
 from deepenergy.landmarks.readings import MOST_READINGS
@@ -103,3 +105,21 @@ class SolverConfig:
         for name, good, expected in checks:
             if not good:
                 raise InputError(f"solver.{name}", str(getattr(self, name)), expected, "correct the setting")
+        _check_device(self.device)
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError("solver.device", f"'{name}'", "'cpu', 'cuda' or 'cuda:N'", "correct the setting")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        have = f"{torch.cuda.device_count()} CUDA devices"
+        raise InputError(
+            "solver.device",
+            f"'{name}', and {have} in PyTorch {torch.__version__}",
+            "a device that there is",
+            "use 'cpu', or install a CUDA build of PyTorch with its driver",
+        )

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepenergy.control_groups import GROUPS
 from deepenergy.errors import InputError, did_you_mean
 from deepenergy.landmarks.readings import MOST_READINGS
 
@@ -109,6 +110,24 @@ def check_groups(stages: Sequence[Stage], known: Iterable[str]) -> None:
         for group in stage.groups:
             if group not in names:
                 raise _unknown(f"stage '{stage.name}' groups", group, names)
+
+
+def check_moved(stages: Sequence[Stage], own: Iterable[str]) -> None:
+    """Refuse control groups of the user's own that no stage frees: their weights would stay 0 without a word.
+
+    Raises:
+        InputError: the group, and those that are freed.
+    """
+    freed = tuple(dict.fromkeys(group for stage in stages for group in stage.groups))
+    for group in own:
+        # Left out by the default schedule on purpose, and by name.
+        if group not in (*freed, *GROUPS):
+            raise InputError(
+                f"rig_groups '{group}'",
+                "a group that no stage frees",
+                f"one of {', '.join(freed)}",
+                f"{did_you_mean(group, freed).removesuffix('?')}; or free it in a schedule of your own",
+            )
 
 
 def _unknown(field: str, name: str, known: Mapping[str, object] | tuple[str, ...]) -> InputError:

@@ -292,8 +292,39 @@ def test_eval_of_a_track_against_itself(files: Path) -> None:
     assert "100.0% solved" in stdout
 
 
+def test_a_rig_that_is_no_face_in_metres(files: Path) -> None:
+    assert_one_line(*run("solve", write_shot(files)), "error: rig 'fan'")
+
+
+def test_frames_left_empty_are_not_the_whole_shot(files: Path) -> None:
+    assert_one_line(*run("solve", write_shot(files), "--frames", ""), "frames: found")
+
+
+def test_a_device_that_there_is_not(files: Path) -> None:
+    for name in ("gpu", "mps", "cuda:99"):
+        shot = write_shot(files, rest=f'[solver]\ndevice = "{name}"')
+        assert_one_line(*run("solve", shot), f"device: found '{name}'")
+
+
+def test_a_group_that_nothing_solves(files: Path) -> None:
+    shot = write_shot(files, rig='"builtin"', rest='[rig_groups]\nbrow = ["browInnerUp"]')
+    assert_one_line(*run("solve", shot), "rig_groups 'brow'", "did you mean 'brows'")
+
+
+@pytest.mark.parametrize("setting", ["network", "flow_network"])
+def test_weights_that_are_missing_are_told_before_the_solve(
+    files: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(files))
+    pytest.importorskip("face_alignment")
+    value = {"network": "fan", "flow_network": "raft"}[setting]
+    shot = write_shot(files, rig='"builtin"', rest=f'[solver]\n{setting} = "{value}"')
+    code, stdout, stderr = run("solve", shot)
+    assert code == 2 and "no file" in stderr and "landmarks (" not in stderr and "faces (" not in stderr, stdout
+
+
 def test_a_shot_without_a_face_fails_and_says_why(files: Path) -> None:
-    shot = write_shot(files)
+    shot = write_shot(files, rig='"builtin"')
     code, stdout, stderr = run("solve", shot)
     assert code == 1
     assert "4 failed" in stdout

@@ -143,6 +143,14 @@ def test_frames_are_matched_by_number() -> None:
         evaluate(track, GroundTruth.from_track(truth), RIG, [])
 
 
+def test_a_camera_that_looks_the_other_way_is_refused() -> None:
+    track = tiny_track()
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+    turned = replace(CAMERA, world_to_camera=flip @ CAMERA.world_to_camera)
+    with pytest.raises(InputError, match="behind the camera"):
+        evaluate(track, GroundTruth.from_track(track), None, turned)
+
+
 def test_truth_in_another_order_of_weights_is_reordered() -> None:
     track = tiny_track()
     shuffled = replace(track, weights=track.weights[:, [2, 0, 1]], weight_names=tuple(WEIGHTS[i] for i in (2, 0, 1)))

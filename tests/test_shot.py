@@ -54,6 +54,13 @@ def test_without_frames_every_plate(files: Path) -> None:
     assert list(plates[0].frames) == [1001, 1002, 1003, 1004]
 
 
+def test_a_videos_first_frame_has_the_number_that_is_told(files: Path) -> None:
+    with pytest.raises(InputError, match="first_frame for videos only"):
+        Shot.load(write_shot(files, first_frame="1001")).open()
+    with pytest.raises(InputError, match=r"shot\.first_frame: found '1001'; expected a whole number"):
+        Shot.load(write_shot(files, first_frame='"1001"'))
+
+
 def test_rig_groups_move_weights(files: Path) -> None:
     _, rig, _ = Shot.load(write_shot(files, rest='[rig_groups]\nbrows = ["jawOpen"]')).open()
     assert rig.groups["brows"] == (0, 1)

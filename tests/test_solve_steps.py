@@ -15,7 +15,6 @@ from deepenergy.solve.descent import Descent
 from deepenergy.solve.dogleg import DogLeg
 from deepenergy.solve.kernels import weighting
 from deepenergy.solve.levenberg_marquardt import LevenbergMarquardt
-from deepenergy.solve.linear import gauss_newton
 from deepenergy.solve.point import Point, evaluate
 
 F64 = torch.float64
@@ -92,16 +91,18 @@ def test_reach_stops_at_the_nearest_side() -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 100_000), rows=st.integers(1, 12), columns=st.integers(2, 6), spread=st.floats(0, 7))
 @example(seed=0, rows=2, columns=3, spread=4.0)
-def test_gauss_newton_as_numpy_lstsq(seed: int, rows: int, columns: int, spread: float) -> None:
-    point, _ = draw(seed, rows, columns)
+def test_the_whole_step_as_numpy_lstsq(seed: int, rows: int, columns: int, spread: float) -> None:
+    """With room enough the path ends at the minimum of the linear model, however dependent its columns are."""
+    drawn, _ = draw(seed, rows, columns)
     # Near-dependent columns, from harmless to beyond what the normal equations bear.
-    jacobian = point.jacobian.clone()
+    jacobian = drawn.jacobian.clone()
     jacobian[0, :, 1] = jacobian[0, :, 0] + 10**-spread * jacobian[0, :, 1]
-    gradient = (point.residual[:, None] @ jacobian).squeeze(1)
-    step, _ = gauss_newton(
-        jacobian, point.residual, gradient, jacobian.mT @ jacobian, torch.ones(4, columns, dtype=F64)
-    )
-    assert bool(torch.isfinite(step).all())
+    point = evaluate(lambda _: (drawn.residual, jacobian), drawn.x, lambda r, device: weighting(None, r, device))
+    scale = torch.where(point.norms > 0, point.norms, torch.ones_like(point.norms))
+    model = DogLeg().model(point, scale, torch.zeros_like(scale, dtype=torch.bool))
+    path = DogLeg().path(model, torch.full((4,), 1e60, dtype=F64))
+    step = path.last
+    assert bool(torch.isfinite(step).all()) and bool(path.full.all())
     for i in range(4):
         norms = np.linalg.norm(jacobian[i].numpy(), axis=0)
         unit = jacobian[i].numpy() / np.where(norms > 0, norms, 1)
@@ -178,6 +179,35 @@ def test_batched_equals_looped_in_any_order(method, count: int) -> None:
         alone = minimise(chain(target[[i]]), start[[i]], low[[i]], method=method, max_iterations=300)
         torch.testing.assert_close(alone.x[0], together.x[i], atol=1e-9, rtol=1e-9)
         torch.testing.assert_close(alone.cost[0], together.cost[i], rtol=1e-12, atol=1e-25)
+
+
+@pytest.mark.parametrize("method", ["dogleg", "lm"])
+@pytest.mark.parametrize("count", [2, 33, 200])
+def test_regular_and_singular_problems_do_not_notice_each_other(method, count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    shapes = torch.randn(count, 6, 4, generator=generator, dtype=F64)
+    shapes[::3, :, 3] = shapes[::3, :, 2] * (1 + 1e-9)
+    target = 0.3 * torch.randn(count, 6, generator=generator, dtype=F64)
+    start = torch.randn(count, 4, generator=generator, dtype=F64)
+    start[1, 0] = torch.nan
+
+    def some(rows: Tensor):
+        def problem(x: Tensor) -> tuple[Tensor, Tensor]:
+            response = torch.tanh((shapes[rows] @ x[:, :, None]).squeeze(2))
+            return response - target[rows], (1 - response.square())[:, :, None] * shapes[rows]
+
+        return problem
+
+    low = torch.full((4,), -1.0, dtype=F64)
+    together = minimise(some(torch.arange(count)), start, low, method=method, max_iterations=200)
+    order = torch.randperm(count, generator=generator)
+    shuffled = minimise(some(order), start[order], low, method=method, max_iterations=200)
+    torch.testing.assert_close(shuffled.cost, together.cost[order], rtol=1e-9, atol=1e-18)
+    for i in range(0, count, max(1, count // 8)):
+        alone = minimise(some(torch.tensor([i])), start[[i]], low, method=method, max_iterations=200)
+        torch.testing.assert_close(alone.cost[0], together.cost[i], rtol=1e-9, atol=1e-18)
+        assert bool(alone.converged[0]) == bool(together.converged[i])
+    assert together.status[1] == Status.NOT_FINITE_START
 
 
 def test_the_same_twice() -> None:

@@ -17,6 +17,7 @@ from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.resume import key_of
 from deepenergy.rotation import euler_to_matrix, rotation_angle
+from deepenergy.stages import DEFAULT_STAGES
 
 YAWS = (0.0, 25.0, -25.0)
 
@@ -155,6 +156,17 @@ def test_a_stage_of_ones_own(rig: Rig, solver: Solver) -> None:
     assert not track.weights.any() and not track.jaw.any()
 
 
+def test_one_frame_in_any_layout(rig: Rig) -> None:
+    truth, camera = posed(rig, YAWS[:1]), camera_on(rig, 0.1, "main")
+    plain = Solver(SolverConfig(refine="none", infill="none", stages=DEFAULT_STAGES[:1]))
+    image = (film(rig, truth, camera).read(0) * 255).round().to(torch.uint8)
+    layouts = [image / 255, image, image.permute(1, 2, 0), image.permute(1, 2, 0).numpy()]
+    tracks = [plain.fit_frame(layout, rig, camera) for layout in layouts]
+    assert [track.status.tolist() for track in tracks] == [["solved"]] * 4
+    for track in tracks[1:]:
+        np.testing.assert_allclose(track.translation, tracks[0].translation, atol=1e-6)
+
+
 def test_what_does_not_belong_together_is_refused(rig: Rig, solver: Solver) -> None:
     camera = camera_on(rig, 0.0, "main")
     plates = Plates.from_array(np.zeros((1, 400, 480, 3), np.uint8))
@@ -166,6 +178,8 @@ def test_what_does_not_belong_together_is_refused(rig: Rig, solver: Solver) -> N
         solver.fit_sequence(plates, replace(rig, landmark_faces=None, landmark_barycentrics=None), camera)
     with pytest.raises(InputError, match="found str; expected Plates"):
         solver.fit_sequence("plates.mp4", rig, camera)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"rig: found str; expected Rig; make it with Rig\.load"):
+        solver.fit_sequence(plates, "actor.glb", camera)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="identity basis"):
         solver.fit_identity(plates, rig, camera)
     with pytest.raises(InputError, match=r"solver.network"):

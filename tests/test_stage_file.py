@@ -198,7 +198,7 @@ def test_a_group_that_the_rig_lacks_is_refused_in_python_too(tmp_path: Path) -> 
     from deepenergy import Solver, SolverConfig
 
     write_files(tmp_path)
-    plates, rig, cameras = Shot.load(write_shot(tmp_path)).open()
+    plates, rig, cameras = Shot.load(write_shot(tmp_path, rig='"builtin"')).open()
     solver = Solver(SolverConfig(stages=(Stage("a", True, True, ("whiskers",), {"nose": 1.0}),)))
     with pytest.raises(InputError, match="stage 'a' groups: found 'whiskers'; expected one of jaw_open, mouth"):
         solver.fit_sequence(plates, rig, cameras)

@@ -165,7 +165,7 @@ def test_files_that_are_no_tracks(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         Track.load(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(InputError, match="without the array"):
+    with pytest.raises(InputError, match="without the array 'format'"):
         Track.load(tmp_path / "other.npz")
     tiny_track().save(tmp_path / "t.npz")
     whole = (tmp_path / "t.npz").read_bytes()

@@ -86,7 +86,7 @@ def open_image_sequence(path: Path, frames: str | None, name: str, first_frame: 
         sequence = _of_file(path, field)
     else:
         pattern = _parse(path, field)
-        sequence = _matching(pattern, field)
+        sequence = _matching(pattern, path, field)
         if frames is None and pattern.frameSet() is not None:
             wanted_range = str(pattern.frameSet())
     existing = sorted(int(frame) for frame in sequence.frameSet() or ())
@@ -128,8 +128,8 @@ def _list(folder: Path, field: str) -> list[FileSequence]:
     return [sequence for sequence in found if sequence.frameSet() is not None]
 
 
-def _matching(pattern: FileSequence, field: str) -> FileSequence:
-    """The sequence on disk that the pattern means."""
+def _matching(pattern: FileSequence, path: Path, field: str) -> FileSequence:
+    """The sequence on disk that the pattern of `path` means."""
     folder = Path(pattern.dirname() or ".")
     listed = _list(folder, field)
     named = [s for s in listed if s.basename() == pattern.basename() and s.extension() == pattern.extension()]
@@ -139,11 +139,11 @@ def _matching(pattern: FileSequence, field: str) -> FileSequence:
         return fitting[0]
     if fitting:
         raise InputError(
-            f"{field} path", f"several sequences for '{pattern}' ({_names(fitting)})", "one sequence",
+            f"{field} path", f"several sequences for '{path}' ({_names(fitting)})", "one sequence",
             "write one `#` for every digit",
         )  # fmt: skip
     held = f"the folder holds {_names(listed)}" if listed else "the folder holds no numbered images"
-    raise InputError(f"{field} path", f"no file like '{pattern}' ({held})", _EXPECTED, "check the path and the digits")
+    raise InputError(f"{field} path", f"no file like '{path}' ({held})", _EXPECTED, "check the path and the digits")
 
 
 def _of_file(path: Path, field: str) -> FileSequence:

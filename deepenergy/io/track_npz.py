@@ -71,7 +71,9 @@ def read_track(path: Path) -> Track:
     except InputError:
         raise
     except KeyError as error:
-        raise InputError("track", f"{path} without the array {error}", expected, remedy) from error
+        # numpy says "NAME is not a file in the archive".
+        name = str(error.args[0]).split(" ")[0]
+        raise InputError("track", f"{path} without the array '{name}'", expected, remedy) from error
     except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError("track", f"{path}, which cannot be read ({error})", expected, remedy) from error
     content["weight_names"] = tuple(str(n) for n in content["weight_names"])

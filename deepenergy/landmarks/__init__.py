@@ -21,5 +21,8 @@ def network_from_name(name: str, weights: str | None = None, device: str = "cpu"
     if name == "fan":
         from deepenergy.landmarks.fan import Fan
 
-        return Fan(weights, device=device)
+        network = Fan(weights, device=device)
+        # Its file is read when first asked for, which is now and not after the plates.
+        _ = network.module
+        return network
     raise InputError("solver.network", f"'{name}'", "one of " + ", ".join(NETWORKS), "correct the setting")

@@ -24,16 +24,20 @@ class Model:
 
     def rows(self: ModelT, rows: Int[Tensor, " n"]) -> ModelT:
         """The models of some problems."""
-        return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        kept = {name: value[rows] for name, value in self._tensors().items()}
+        return type(self)(**kept)
 
     def replace_rows(self: ModelT, rows: Int[Tensor, " n"], other: ModelT) -> ModelT:
         """The model with the rows of `other` in the place of its own."""
-        return type(self)(
-            **{
-                field.name: getattr(self, field.name).index_copy(0, rows, getattr(other, field.name))
-                for field in fields(self)
-            }
-        )
+        mine, theirs = self._tensors(), other._tensors()
+        for name, value in theirs.items():
+            old = mine[name] if name in mine else value.new_zeros(len(self.easy), *value.shape[1:])
+            mine[name] = old.index_copy(0, rows, value)
+        return type(self)(**mine)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The fields that are not None."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
 
 @dataclass(frozen=True)

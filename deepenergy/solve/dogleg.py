@@ -9,6 +9,10 @@ and from there to the Gauss-Newton point `n = argmin |J s + r|`. The model falls
 path is followed to where it leaves the radius. Lengths and steepest descent are those of the scaled parameters
 `D s`, D the column lengths of J. Both points are kept until a step is accepted: a shorter radius costs no new
 factorisation.
+
+Where J is close to singular the Gauss-Newton point lies far out along what the residuals do not determine, and the
+second line, cut at the radius, leads there and nowhere else. Such problems (linear.py) are factorised by their singular
+values, with which the true minimum within the radius costs no more (spectrum.py): it is the end of their second line.
 """
 
 from __future__ import annotations
@@ -23,15 +27,24 @@ from deepenergy.solve.cauchy import cauchy_point, shorten
 from deepenergy.solve.descent import Model, Path
 from deepenergy.solve.linear import gauss_newton
 from deepenergy.solve.point import Point
+from deepenergy.solve.spectrum import Spectrum
 
 
 @dataclass
 class DogLegModel(Model):
-    """Cauchy and Gauss-Newton points, and the scale that lengths are measured in."""
+    """Cauchy and Gauss-Newton points, and the scale that lengths are measured in.
+
+    `singular` problems have a spectrum instead of a Gauss-Newton point; the other rows of it mean nothing, and there is
+    none where no problem is singular.
+    """
 
     cauchy: Float[Tensor, "s p"]
     newton: Float[Tensor, "s p"]
     scale: Float[Tensor, "s p"]
+    singular: Bool[Tensor, " s"]
+    values: Float[Tensor, "s k"] | None = None
+    basis: Float[Tensor, "s p k"] | None = None
+    turned: Float[Tensor, "s k"] | None = None
 
 
 class DogLeg:
@@ -45,11 +58,16 @@ class DogLeg:
     ) -> DogLegModel:
         """Factorise once at an accepted point."""
         free = (~active).to(scale)
-        newton, easy = gauss_newton(point.jacobian, point.residual, point.gradient, point.normal, free)
+        newton, regular, easy = gauss_newton(point, free)
         cauchy = cauchy_point(point, scale, free, easy)
-        # A Gauss-Newton step beyond the number range is no step.
-        newton = torch.where(torch.isfinite(newton).all(1, keepdim=True), newton, cauchy)
-        return DogLegModel(easy, cauchy, newton, scale)
+        made = DogLegModel(easy, cauchy, newton, scale, ~regular)
+        if not bool(regular.all()):
+            rows = torch.nonzero(~regular).squeeze(1)
+            some = Spectrum.of(point.jacobian[rows], point.residual[rows], scale[rows], active[rows])
+            for name in ("values", "basis", "turned"):
+                value = getattr(some, name)
+                setattr(made, name, value.new_zeros(len(regular), *value.shape[1:]).index_copy(0, rows, value))
+        return made
 
     def path(self, model: Model, radius: Float[Tensor, " s"]) -> Path:
         """The way down within the radius."""
@@ -59,6 +77,11 @@ class DogLeg:
         way = last - first
         share = _to_sphere(first, way, radius)
         last = torch.where(full[:, None], last, first + share[:, None] * way)
+        if model.values is not None and model.basis is not None and model.turned is not None:
+            rows = torch.nonzero(model.singular).squeeze(1)
+            spectrum = Spectrum(model.values[rows], model.basis[rows], model.turned[rows])
+            its_last, its_full = spectrum.step(radius[rows])
+            last, full = last.index_copy(0, rows, its_last), full.index_copy(0, rows, its_full)
         return Path(first / model.scale, last / model.scale, full)
 
 

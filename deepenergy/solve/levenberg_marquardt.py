@@ -1,11 +1,4 @@
-"""Levenberg-Marquardt in the form of More 1978: the damping that makes the step as long as the radius.
-
-    s(mu) = -(J^T J + mu D^2)^-1 J^T r,    mu >= 0 such that |D s(mu)| = radius, or 0 where that is shorter.
-
-With the singular values of `J D^-1 = U diag(v) V^T`, made once at an accepted point, the length of the step is
-`|v c / (v^2 + mu)|`, `c = U^T r`, so that the root is found by Newton's method on `1 / length`, between bounds, in no
-more than elementwise work.
-"""
+"""Levenberg-Marquardt in the form of More 1978: the damping that makes the step as long as the radius (spectrum.py)."""
 
 from __future__ import annotations
 
@@ -18,13 +11,12 @@ from torch import Tensor
 from deepenergy.solve.cauchy import cauchy_point, shorten
 from deepenergy.solve.descent import Model, Path
 from deepenergy.solve.point import Point
-
-_ROOT_STEPS = 40
+from deepenergy.solve.spectrum import Spectrum
 
 
 @dataclass
 class LevenbergMarquardtModel(Model):
-    """`J D^-1 = U diag(values) basis^T`, `turned = U^T r`."""
+    """The spectrum of the Jacobian, the Cauchy point, and the scale that lengths are measured in."""
 
     values: Float[Tensor, "s k"]
     basis: Float[Tensor, "s p k"]
@@ -43,46 +35,14 @@ class LevenbergMarquardt:
         active: Bool[Tensor, "s p"],
     ) -> LevenbergMarquardtModel:
         """Factorise once at an accepted point."""
-        q, r = torch.linalg.qr(point.jacobian * ((~active) / scale)[:, None, :])
-        u, values, vt = torch.linalg.svd(r, full_matrices=False)
-        turned = (u.mT @ (q.mT @ point.residual[:, :, None])).squeeze(2)
-        least = torch.finfo(values.dtype).eps * max(point.jacobian.shape[1:]) * values[:, :1]
-        values = torch.where(values > least, values, torch.zeros_like(values))
-        # Rounding would move active parameters by a trace.
-        basis = torch.where(active[:, :, None], 0.0, vt.mT)
+        spectrum = Spectrum.of(point.jacobian, point.residual, scale, active)
         easy = torch.zeros_like(point.finite)
         cauchy = cauchy_point(point, scale, (~active).to(scale), easy)
-        return LevenbergMarquardtModel(easy, values, basis, turned, cauchy, scale)
+        return LevenbergMarquardtModel(easy, spectrum.values, spectrum.basis, spectrum.turned, cauchy, scale)
 
     def path(self, model: Model, radius: Float[Tensor, " s"]) -> Path:
         """To the damped step by way of the Cauchy point, which is what is left of it where a bound is in the way."""
         assert isinstance(model, LevenbergMarquardtModel)
-        values, turned = model.values, model.turned
-
-        def coefficients(mu: Tensor) -> Tensor:
-            below = values.square() + mu[:, None]
-            return torch.where(values > 0, values * turned / torch.where(below > 0, below, 1.0), 0.0)
-
-        def length(mu: Tensor) -> Tensor:
-            return torch.linalg.vector_norm(coefficients(mu), dim=1)
-
-        low = torch.zeros_like(radius)
-        full = length(low) <= radius
-        high = torch.linalg.vector_norm(values * turned, dim=1) / radius
-        mu = low
-        for _ in range(_ROOT_STEPS):
-            size = length(mu)
-            low = torch.where(size > radius, mu, low)
-            high = torch.where(size <= radius, torch.minimum(mu, high), high)
-            below = values.square() + mu[:, None]
-            slope = (coefficients(mu).square() / torch.where(below > 0, below, 1.0)).sum(1)
-            wanted = mu + size.square() / torch.where(slope > 0, slope, 1.0) * (size - radius) / radius
-            # Outside of what is left, the geometric middle: mu spans many orders of magnitude.
-            middle = (low.clamp_min(1e-3 * high) * high).sqrt()
-            mu = torch.where((wanted > low) & (wanted < high), wanted, middle)
-        mu = torch.where(full, torch.zeros_like(mu), mu)
-        size = length(mu)
-        shrink = torch.where(full | (size <= radius), torch.ones_like(size), radius / torch.where(size > 0, size, 1.0))
-        scaled = -(model.basis @ (coefficients(mu) * shrink[:, None])[:, :, None]).squeeze(2)
+        scaled, full = Spectrum(model.values, model.basis, model.turned).step(radius)
         first = shorten(model.cauchy * model.scale, radius)
         return Path(first / model.scale, scaled / model.scale, full)

@@ -1,0 +1,71 @@
+"""Whether a rig's landmarks are a face in metres, upright, that looks down +Z: what a solve takes for granted.
+
+Every anatomical bound of the solver (the jaw's sliding, what is visible from the front) is in these units and axes, and
+a camera in metres takes a rig in centimetres for one a hundred times as far away, without any other sign of it.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from deepenergy.errors import InputError
+from deepenergy.rig import Rig
+
+# iBUG numbers: outer eye corners (the subject's right one first), top of the nose's bridge, chin.
+_RIGHT_EYE, _LEFT_EYE, _BRIDGE, _CHIN, _NOSE_TIP = 36, 45, 27, 8, 30
+_JAW_ENDS = [0, 16]
+# Between the outer eye corners of anybody from a doll to a giant, in metres; people have 0.08 to 0.10.
+_NARROWEST, _WIDEST = 0.02, 0.5
+# The cosine of 45 degrees: nearer to another axis than to its own.
+_ALONG = 0.7071
+_AXES = ("+X", "+Y", "+Z", "-X", "-Y", "-Z")
+
+
+def check_face(rig: Rig) -> None:
+    """Refuse a rig in other units or axes, and landmarks that are no face.
+
+    Raises:
+        InputError: landmarks on one spot or line, eyes too near or too far apart for metres, left and right exchanged,
+            a head that does not stand along +Y or look down +Z.
+    """
+    points = rig.landmarks(rig.neutral[None].double())[0]
+    field = f"rig '{rig.name}'"
+    spread = torch.linalg.svdvals(points - points.mean(0))
+    if not bool(spread[1] > 1e-3 * spread[0]):
+        raise InputError(
+            f"{field} landmarks", "68 points on one spot or line", "a face", "mark a vertex of its own for every point"
+        )
+    across = points[_LEFT_EYE] - points[_RIGHT_EYE]
+    width = float(torch.linalg.vector_norm(across))
+    if not _NARROWEST <= width <= _WIDEST:
+        raise InputError(
+            f"{field} units",
+            f"outer eye corners (landmarks 36 and 45) {width:.3g} m apart",
+            f"{_NARROWEST} to {_WIDEST} m, 0.09 as a rule",
+            "scale the rig to metres (by 0.01 from centimetres), or mend its landmarks",
+        )
+    up = points[_BRIDGE] - points[_CHIN]
+    forward = torch.linalg.cross(across, up)
+    if float(forward @ (points[_NOSE_TIP] - points[_JAW_ENDS].mean(0))) < 0:
+        raise InputError(
+            f"{field} landmarks",
+            "the nose behind the ears, by the order of the eyes",
+            "iBUG order: 36-41 is the subject's own right eye, at -X",
+            "exchange left and right in the landmarks",
+        )
+    axes = [_axis(direction) for direction in (up, forward)]
+    if axes != ["+Y", "+Z"]:
+        raise InputError(
+            f"{field} axes",
+            f"a head that stands along {axes[0]} and looks down {axes[1]}",
+            "+Y up, looking down +Z",
+            "turn the mesh and export again with its transforms applied",
+        )
+
+
+def _axis(direction: torch.Tensor) -> str:
+    """The axis that a direction is nearest to, or the direction itself where it is near none."""
+    unit = direction / torch.linalg.vector_norm(direction)
+    both = torch.cat([unit, -unit])
+    best = int(both.argmax())
+    return _AXES[best] if float(both[best]) > _ALONG else "(" + ", ".join(f"{v:.2f}" for v in unit.tolist()) + ")"
