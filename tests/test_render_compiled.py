@@ -112,12 +112,10 @@ class TestOperations:
     @pytest.mark.parametrize("name", OPERATIONS)
     def test_gradcheck_in_both_modes(self, name: str) -> None:
         compiled, _, inputs = OPERATIONS[name]()
-        assert torch.autograd.gradcheck(
-            compiled,
-            tuple(x.requires_grad_() for x in inputs),
-            check_forward_ad=True,
-            fast_mode=True,
-        )
+        # The barycentrics of `shade` come with the visibility: its differences by place are zero, its derivatives not.
+        fixed = inputs[:2] if name == "shade" else ()
+        free = tuple(x.requires_grad_() for x in inputs[len(fixed) :])
+        assert torch.autograd.gradcheck(lambda *x: compiled(*fixed, *x), free, check_forward_ad=True, fast_mode=True)
 
     @pytest.mark.parametrize("name", OPERATIONS)
     def test_mapped_derivatives_equal_looped(self, name: str) -> None:
