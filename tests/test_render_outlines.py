@@ -67,7 +67,8 @@ def test_the_mask_is_the_exact_area(angle: float, dx: float, dy: float) -> None:
     world = placed(torch.from_numpy(corners))
     rig = rig_of(world, torch.tensor([[0, 1, 2], [0, 2, 3]]))
     mask = Renderer(rig, supersample=1)(world[None], CAMERA).mask[0, 0]
-    # Along an edge the shares add up to the area; at a corner they need not: on a centre it is shown as all of its pixel, a quarter in truth.
+    # Along an edge the shares add up to the area; at a corner they need not:
+    # one on a centre is shown as all of its pixel, a quarter in truth.
     assert float(mask.sum()) == pytest.approx(shoelace(corners), abs=4 * 0.75)
     exact = np.array([[clip_to_pixel(corners, i, j) for j in range(SIDE)] for i in range(SIDE)])
     off = np.abs(mask.numpy() - exact)
