@@ -67,7 +67,7 @@ class Camera:
         self._check_rigid(field)
 
     def _check_rigid(self, field: str) -> None:
-        rotation = self.world_to_camera[..., :3, :3]
+        rotation = self.world_to_camera.detach()[..., :3, :3]
         eye = torch.eye(3, dtype=torch.float64, device=rotation.device)
         off = float((rotation @ rotation.transpose(-1, -2) - eye).abs().max())
         if off > 1e-3:

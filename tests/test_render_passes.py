@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from PIL import Image
+from golden_images import assert_golden
 from test_render import sphere_rig, uv_sphere
-from torch import Tensor
 
 from deepenergy import Camera, Rig
 from deepenergy.colour import linear_to_srgb, srgb_to_linear
@@ -26,22 +25,7 @@ from deepenergy.render.passes import (
 )
 from deepenergy.render.regions import EYES, HAIR, MATERIALS, MOUTH, SKIN, TEETH, face_skin, material_regions
 
-GOLDEN = Path(__file__).parent / "golden"
 CAMERA = Camera.look_at(64, 64, 230.0, (0.0, 0.0, 1.0))
-
-
-def assert_golden(image: Tensor, name: str, tolerance: float = 2.5 / 255) -> None:
-    """Compare `[3 or 1, H, W]` with tests/golden/NAME.png; what differs is written beside it as NAME.actual.png."""
-    actual = (image.expand(3, -1, -1).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    path, wrong = GOLDEN / f"{name}.png", GOLDEN / f"{name}.actual.png"
-    expected = np.asarray(Image.open(path).convert("RGB")) if path.exists() else None
-    # A pixel at an edge may fall to the other side on another machine; more may not.
-    off = None if expected is None or expected.shape != actual.shape else np.abs(actual / 255.0 - expected / 255.0)
-    if off is None or (off.max(2) > tolerance).mean() > 0.005:
-        Image.fromarray(actual).save(wrong)
-        found = "no such image" if expected is None else "another image"
-        raise AssertionError(f"{path.name}: {found}; see {wrong} and, if it is right, rename it")
-    wrong.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +36,7 @@ def passes() -> Passes:
 
 
 def test_a_failed_comparison_leaves_the_actual_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{__name__}.GOLDEN", tmp_path)
+    monkeypatch.setattr("golden_images.GOLDEN", tmp_path)
     with pytest.raises(AssertionError, match="no such image"):
         assert_golden(torch.zeros(3, 4, 4), "a")
     (tmp_path / "a.actual.png").rename(tmp_path / "a.png")

@@ -56,15 +56,15 @@ class _Compute(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
-        found = _Pull.apply(ctx.operation, ctx.split, *ctx.saved_tensors, cotangents[0])
-        return (None,) * (2 + ctx.split) + found
+        found = _Pull.apply(ctx.operation, ctx.split, *ctx.saved_tensors, cotangents[0][None])
+        return (None,) * (2 + ctx.split) + tuple(part[0] for part in found)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         inputs = ctx.saved_tensors[ctx.split :]
         pairs = zip(inputs, tangents[2 + ctx.split :], strict=True)
-        known = [torch.zeros_like(x) if t is None else t for x, t in pairs]
-        return _Push.apply(ctx.operation, ctx.split, *ctx.saved_tensors, *known)
+        known = [torch.zeros_like(x)[None] if t is None else t[None] for x, t in pairs]
+        return _Push.apply(ctx.operation, ctx.split, *ctx.saved_tensors, *known)[0]
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], operation: type[Operation], split: int, *given: Tensor) -> Any:
@@ -72,62 +72,60 @@ class _Compute(torch.autograd.Function):
         return torch.stack([_Compute.apply(operation, split, *one) for one in each]), 0
 
 
-class _Push(torch.autograd.Function):
-    """Of constants, inputs and as many tangents."""
+class _FirstOrder(torch.autograd.Function):
+    """A derivative, which has none itself."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        raise _second()
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        raise _second()
+
+
+class _Push(_FirstOrder):
+    """Of constants, inputs and `[T, ...]` tangents."""
 
     @staticmethod
     def forward(operation: type[Operation], split: int, *given: Tensor) -> Tensor:
         plain = tuple(part.detach() for part in given)
         middle = (len(plain) + split) // 2
-        tangents = tuple(part[None] for part in plain[middle:])
-        return operation.push(plain[:split], plain[split:middle], tangents)[0]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing is kept: there is no derivative of it."""
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        raise _second()
+        return operation.push(plain[:split], plain[split:middle], plain[middle:])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], operation: type[Operation], split: int, *given: Tensor) -> Any:
-        dims, middle = in_dims[2:], (len(given) + split) // 2
+        dims, middle, size = in_dims[2:], (len(given) + split) // 2, info.batch_size
         if any(d is not None for d in dims[:middle]):
-            each = _one_by_one(given, dims, info.batch_size)
+            each = _one_by_one(given, dims, size)
             return torch.stack([_Push.apply(operation, split, *one) for one in each]), 0
         pairs = zip(given[middle:], dims[middle:], strict=True)
-        tangents = tuple(_in_front(t, d, info.batch_size) for t, d in pairs)
-        return operation.push(given[:split], given[split:middle], tangents), 0
+        tangents = [_in_front(t, d, size).flatten(0, 1) for t, d in pairs]
+        return _Push.apply(operation, split, *given[:middle], *tangents).unflatten(0, (size, -1)), 0
 
 
-class _Pull(torch.autograd.Function):
-    """Of constants, inputs and a cotangent."""
+class _Pull(_FirstOrder):
+    """Of constants, inputs and `[T, ...]` cotangents."""
 
     @staticmethod
     def forward(operation: type[Operation], split: int, *given: Tensor) -> Tensors:
         plain = tuple(part.detach() for part in given)
-        found = operation.pull(plain[:split], plain[split:-1], plain[-1][None])
-        return tuple(part[0] for part in found)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
-        """Nothing is kept: there is no derivative of it."""
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        raise _second()
+        return operation.pull(plain[:split], plain[split:-1], plain[-1])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], operation: type[Operation], split: int, *given: Tensor) -> Any:
-        dims = in_dims[2:]
+        dims, size = in_dims[2:], info.batch_size
         if any(d is not None for d in dims[:-1]):
-            each = _one_by_one(given, dims, info.batch_size)
-            found = [_Pull.apply(operation, split, *one) for one in each]
+            found = [_Pull.apply(operation, split, *one) for one in _one_by_one(given, dims, size)]
             stacked = tuple(torch.stack(column) for column in zip(*found, strict=True))
         else:
-            cotangents = _in_front(given[-1], dims[-1], info.batch_size)
-            stacked = operation.pull(given[:split], given[split:-1], cotangents)
+            cotangents = _in_front(given[-1], dims[-1], size).flatten(0, 1)
+            found = _Pull.apply(operation, split, *given[:-1], cotangents)
+            stacked = tuple(part.unflatten(0, (size, -1)) for part in found)
         return stacked, (0,) * len(stacked)
 
 

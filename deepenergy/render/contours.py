@@ -98,12 +98,18 @@ def _sides(
     xy: Tensor, z: Tensor, faces: Tensor, edges: MeshEdges, near: float, cull_backfaces: bool
 ) -> Int[Tensor, " e"]:
     """Bit 1: a triangle on the left of the edge (from its first end), bit 2: on its right, as y grows downwards."""
-    count = len(edges.ends)
     if xy.device.type == "cpu":
-        side = np.zeros(count, np.uint8)
+        side = np.zeros(len(edges.ends), np.uint8)
         _sides_compiled(xy.numpy(), z.numpy(), faces.numpy(), edges.of_face.numpy(), near, cull_backfaces, side)
         return torch.from_numpy(side)
-    corners = xy[faces]
+    return _sides_in_torch(xy, z, faces, edges, near, cull_backfaces)
+
+
+def _sides_in_torch(
+    xy: Tensor, z: Tensor, faces: Tensor, edges: MeshEdges, near: float, cull_backfaces: bool
+) -> Int[Tensor, " e"]:
+    """The same on any device."""
+    count, corners = len(edges.ends), xy[faces]
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
     forward = faces < faces.roll(-1, 1)
@@ -180,9 +186,12 @@ def _scan_compiled(
             for line in range(max(first, 0), min(last, lines - 1) + 1):
                 share = (line + 0.5 - va) / (vb - va)
                 u = ua + share * (ub - ua) - 0.5
-                if not (u >= 0 and u < length - 1):
+                if not (u >= 0 and u <= length - 1):
                     continue
-                before = int(np.floor(u))
+                # A centre on the contour itself shows the surface.
+                before = int(np.floor(u)) if smaller else int(np.ceil(u)) - 1
+                if before < 0 or before + 1 > length - 1:
+                    continue
                 p, q = (before, before + 1) if smaller else (before + 1, before)
                 pi, pj, qi, qj = (line, p, line, q) if axis == 0 else (p, line, q, line)
                 here = 1.0 / (inv_a + share * (inv_b - inv_a))
@@ -230,9 +239,11 @@ def _scan(
         inverse = 1 / z[ends[edge]]
         here = 1 / (inverse[:, 0] + share * (inverse[:, 1] - inverse[:, 0]))
         steep = (u[:, 1] - u[:, 0]).abs() <= _STEEPEST * (v[:, 1] - v[:, 0]).abs()
-        good = (at >= 0) & (at < length - 1) & steep[edge]
+        # A centre on the contour itself shows the surface.
+        before = torch.where(smaller, torch.floor(at), torch.ceil(at) - 1)
+        good = (before >= 0) & (before + 1 <= length - 1) & steep[edge]
         edge, line, at, smaller, here = (part[good] for part in (edge, line, at, smaller, here))
-        before = torch.floor(at).long()
+        before = before[good].long()
         p, q = before + (~smaller).long(), before + smaller.long()
         step, stride = (1, seen.shape[1]) if axis == 0 else (seen.shape[1], 1)
         inside, outside = p * step + line * stride, q * step + line * stride

@@ -31,7 +31,7 @@ def sh_basis(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
 
 # Degree-wise factors of the clamped-cosine convolution, divided by pi: light coefficients in, reflected radiance of
 # a white diffuser out.
-_COSINE = torch.tensor([1.0] + [2 / 3] * 3 + [1 / 4] * 5)
+_COSINE = torch.tensor([1.0] + [2 / 3] * 3 + [1 / 4] * 5, dtype=torch.float64)
 
 
 def sh_basis_cosine(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:

@@ -26,6 +26,10 @@ class MeshEdges:
     of_face: Tensor
     part: Tensor
 
+    def to(self, device: torch.device) -> MeshEdges:
+        """The same on a device."""
+        return MeshEdges(self.ends.to(device), self.of_face.to(device), self.part.to(device))
+
 
 def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
     """The edges of triangles; any number of triangles may share one."""

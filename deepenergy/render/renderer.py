@@ -121,7 +121,8 @@ class Renderer:
             fragments = rasterize(xy, z, faces, size, NEAR, self.backend, self.cull_backfaces)
             if not self.antialias:
                 return Visible(fragments)
-            found = outlines(xy, z, faces, self._edges, fragments, focal, NEAR, self.cull_backfaces)
+            edges = self._edges if faces is self.rig.faces else self._edges.to(faces.device)
+            found = outlines(xy, z, faces, edges, fragments, focal, NEAR, self.cull_backfaces)
             return Visible(fragments, *found)
 
         return pixels, depth, without_derivative(look, pixels, depth)
