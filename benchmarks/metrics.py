@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -127,10 +128,10 @@ def comparison(outcome: Outcome) -> Table:
         for prefix in outcome.compared
     }
     columns = list(dict.fromkeys(name for row in cells.values() for name in row))
-    table = Table()
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("", no_wrap=True)
     for name in columns:
-        table.add_column(name.replace("_", "\n"), justify="right")
+        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
     for prefix, row in cells.items():
         table.add_row(prefix, *(format_value(row[name].value) if name in row else "" for name in columns))
     return table

@@ -68,6 +68,17 @@ def test_table_names_metrics_and_what_was_left_out(capsys: pytest.CaptureFixture
     assert "refused network: no weights [at all]" in text
 
 
+def test_what_is_compared_stands_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    right = Metric("truth.mono_right.rotation_deg", 2.0, "deg", "lower")
+    outcome = Outcome([ERROR, SOLVED, right], compared=["truth.mono_left"])
+    outcome.extend(Outcome(compared=["truth.mono_right"]))
+    print_outcome(outcome)
+    rows = capsys.readouterr().out.splitlines()
+    left, other = (next(r for r in reversed(rows) if f"truth.{v} " in r) for v in ("mono_left", "mono_right"))
+    # What was not measured for a row is left empty.
+    assert (left.split()[1:], other.split()[1:]) == (["1", "0.98"], ["2"])
+
+
 def test_peak_memory_sees_an_allocation() -> None:
     # In a process of its own: here the allocation could come out of memory that another test has freed.
     code = (
