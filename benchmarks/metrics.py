@@ -122,18 +122,18 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
 
 
 def comparison(outcome: Outcome) -> Table:
-    """What was compared: a row for each prefix, a column for each measure."""
-    cells = {
+    """What was compared: a column for each prefix, a row for each measure."""
+    columns = {
         prefix: {m.name.removeprefix(f"{prefix}."): m for m in outcome.metrics if m.name.startswith(f"{prefix}.")}
         for prefix in outcome.compared
     }
-    columns = list(dict.fromkeys(name for row in cells.values() for name in row))
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE)
     table.add_column("", no_wrap=True)
-    for name in columns:
-        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
-    for prefix, row in cells.items():
-        table.add_row(prefix, *(format_value(row[name].value) if name in row else "" for name in columns))
+    for prefix in columns:
+        table.add_column(prefix.replace(".", "\n"), justify="right", no_wrap=True)
+    for name in dict.fromkeys(name for column in columns.values() for name in column):
+        cells = (format_value(column[name].value) if name in column else "" for column in columns.values())
+        table.add_row(name, *cells)
     return table
 
 
