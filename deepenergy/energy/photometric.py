@@ -72,6 +72,9 @@ class PhotometricEnergy:
             residuals.append(weight * difference)
             force = torch.where(seen[..., None], gradient * weight[..., None], torch.zeros_like(gradient))
             jacobians.append(pull_back(self.points, state, x[:, :3], force))
+        if len(self.cameras) == 1:
+            # A thousand rows a frame, not to be copied for nothing.
+            return residuals[0], jacobians[0]
         return torch.cat(residuals, 1), torch.cat(jacobians, 1)
 
     def likeness(self, x: Float[Tensor, "b p"]) -> Float[Tensor, "b c"]:
