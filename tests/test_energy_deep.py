@@ -208,12 +208,12 @@ def test_a_view_without_a_window(ball: Renderer) -> None:
 
 
 def test_crop_and_resize_of_the_full_frame_is_the_render_in_the_window(ball: Renderer) -> None:
-    """The same to the bit when nothing has to be interpolated, and the same face when it has."""
+    """The same to rounding when nothing has to be interpolated, and the same face when it has."""
     base, step = states(ball.rig, 1)
     free = torch.zeros(step.shape[1], dtype=torch.bool)
     free[:6] = True
     camera = CAMERAS[0].crop(torch.tensor([8.0, 0.0, 88.0, 80.0]), 256)
-    for box, tolerance in ((torch.tensor([0.0, 0, 256, 256]), 1e-5), (torch.tensor([9.5, 12.25, 247.5, 250.25]), 0.4)):
+    for box, tolerance in ((torch.tensor([0.0, 0, 256, 256]), 1e-4), (torch.tensor([9.5, 12.25, 247.5, 250.25]), 0.4)):
         given = (ball, SmallNetwork(), base, step, [camera], box.double()[None, None], free)
         straight, resampled = (deep_landmarks(*given, resample=r) for r in (False, True))
         near = ((straight[0] - resampled[0]).abs() < 1).all(-1)
