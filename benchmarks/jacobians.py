@@ -1,7 +1,8 @@
 """`jacobians`: the landmark solve with the paper's chain (`deep`), the rig's own points (`geometric`), and the default.
 
-A few frames of the shot with known answers, one camera. `deep` and `geometric` solve the landmark stages alone, with
-the same readings and plain squares, so that nothing but the Jacobian differs; `auto` is the whole default schedule.
+A few frames of the shot with known answers, by the left camera, the right one and both. `deep` and `geometric` solve
+the landmark stages alone, with the same readings and plain squares, so that nothing but the Jacobian differs; `auto` is
+the whole default schedule, frame by frame. Whole shots by `auto`: `truth`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from benchmarks.data import data_folder
 from benchmarks.links import pose_and_shape_errors, state_of
 from benchmarks.metrics import Metric, Outcome
-from benchmarks.truth import TruthShot
+from benchmarks.truth import VARIANTS, TruthShot
 from deepenergy.fit import fit_frames
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.observe import observe
@@ -27,30 +28,36 @@ from deepenergy.rotation import rotation_angle
 from deepenergy.sequence import rows_of
 from deepenergy.solver import Solver
 
+# A view takes `deep` half a minute.
 EVERY = 24
-CAMERA = "left"
 
 
-def run(shot: Path | None = None) -> Outcome:
-    """Solve every 24th frame three ways."""
+def run(shot: Path | None = None, every: int = EVERY) -> Outcome:
+    """Solve every `every`th frame three ways, for every variant of `truth`."""
     folder = shot if shot is not None else data_folder() / "shots" / "ict_stereo"
     if not folder.is_dir():
         return Outcome(skipped={"jacobians": f"no folder {folder} (set DEEPENERGY_TEST_DATA)"})
-    loaded = TruthShot.load(folder)
-    camera, plates, solver = loaded.camera(CAMERA), loaded.plates(CAMERA, None), Solver()
-    rows = torch.arange(EVERY // 2, len(loaded.truth.frames), EVERY)
-    truth = state_of(loaded)[rows]
-    numbers = [int(frame) for frame in loaded.truth.frames]
+    loaded, solver, outcome = TruthShot.load(folder), Solver(), Outcome()
+    rows = torch.arange(every // 2, len(loaded.truth.frames), every)
+    for variant, names in VARIANTS.items():
+        outcome.extend(_solve(loaded, solver, rows, variant, names))
+    return outcome
+
+
+def _solve(shot: TruthShot, solver: Solver, rows: Tensor, variant: str, names: tuple[str, ...]) -> Outcome:
+    cameras, plates = [shot.camera(name) for name in names], [shot.plates(name, None) for name in names]
+    truth = state_of(shot)[rows]
+    numbers = [int(frame) for frame in shot.truth.frames]
 
     def silent(stage: str, done: int, total: int) -> None:
         """No progress report."""
 
     # Detection needs neighbours in time, so all frames are looked at.
-    observed = rows_of(observe([plates], numbers, solver.detector, solver.network, silent), rows)
-    renderer = Renderer(loaded.rig, ambient_occlusion(loaded.rig), supersample=solver.config.supersample)
+    observed = rows_of(observe(plates, numbers, solver.detector, solver.network, silent), rows)
+    renderer = Renderer(shot.rig, ambient_occlusion(shot.rig), supersample=solver.config.supersample)
 
     def plate_crop(row: int, view: int, box: Tensor, size: int) -> Tensor:
-        return crop_and_resize(plates.read(int(rows[row]))[None], box[None], size)[0]
+        return crop_and_resize(plates[view].read(int(rows[row]))[None], box[None], size)[0]
 
     landmarks = tuple(s for s in solver.config.stages if not s.photometric and not s.fallback)
     plain = replace(solver.config, kernel="none", stages=landmarks)
@@ -61,23 +68,24 @@ def run(shot: Path | None = None) -> Outcome:
         ("auto", solver.config),
     ):
         begin = time.perf_counter()
-        fit = fit_frames(observed, loaded.rig, [camera], renderer, solver.network, config, silent, None, plate_crop)
+        fit = fit_frames(observed, shot.rig, cameras, renderer, solver.network, config, silent, None, plate_crop)
         seconds = (time.perf_counter() - begin) / len(rows)
         found[name] = fit.state
-        prefix = f"jacobians.{name}"
-        outcome.metrics += pose_and_shape_errors(prefix, loaded, truth, fit.state, camera, len(rows))
+        prefix = f"jacobians.{variant}.{name}"
+        outcome.metrics += pose_and_shape_errors(prefix, shot, truth, fit.state, cameras[0], len(rows))
         residual = {"residual_crop_px": round(float(fit.residual_crop.median()), 3)}
         outcome.metrics.append(Metric(f"{prefix}.seconds_per_frame", seconds, "s", "lower", residual))
-    outcome.metrics += _agreement(found["deep"], found["geometric"], truth)
+        outcome.compared.append(prefix)
+    outcome.metrics += _agreement(f"jacobians.{variant}", found["deep"], found["geometric"], truth)
     return outcome
 
 
-def _agreement(deep: Parameters, geometric: Parameters, truth: Parameters) -> list[Metric]:
+def _agreement(prefix: str, deep: Parameters, geometric: Parameters, truth: Parameters) -> list[Metric]:
     """How far the two are apart, as a share of how far `geometric` is from the truth."""
     turn = rotation_angle(deep.rotation, geometric.rotation) / rotation_angle(geometric.rotation, truth.rotation)
     move = (deep.translation - geometric.translation).norm(dim=1)
     off = (geometric.translation - truth.translation).norm(dim=1)
     return [
-        Metric("jacobians.apart.rotation", float(turn.median()), "x", "lower", {"frames": len(truth)}),
-        Metric("jacobians.apart.translation", float((move / off).median()), "x", "lower", {"frames": len(truth)}),
+        Metric(f"{prefix}.apart.rotation", float(turn.median()), "x", "lower", {"frames": len(truth)}),
+        Metric(f"{prefix}.apart.translation", float((move / off).median()), "x", "lower", {"frames": len(truth)}),
     ]

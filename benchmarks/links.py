@@ -22,6 +22,7 @@ from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import VARIANTS, TruthShot
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
+from deepenergy.evaluate import face_vertices
 from deepenergy.fit import bounds, fit_frames, free_parameters
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.observe import observe
@@ -29,7 +30,7 @@ from deepenergy.params import Parameters
 from deepenergy.pnp import rigid_start
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion
-from deepenergy.rotation import rotation_angle
+from deepenergy.rotation import so3_log
 from deepenergy.sequence import rows_of
 from deepenergy.solve import minimise
 from deepenergy.solver import Solver
@@ -57,6 +58,7 @@ def run(shot: Path | None = None) -> Outcome:
             "prior": _from_true_landmarks(loaded, truth, cameras, solver.config.l2),
             **_with_network(loaded, truth, names, rows, solver),
         }
+        outcome.compared += [f"links.{variant}.{link}" for link in states]
         for link, state in states.items():
             outcome.metrics += pose_and_shape_errors(
                 f"links.{variant}.{link}", loaded, truth, state, cameras[0], len(rows)
@@ -125,27 +127,34 @@ def _with_network(
 def pose_and_shape_errors(
     prefix: str, shot: TruthShot, truth: Parameters, state: Parameters, camera: Camera, frames: int
 ) -> list[Metric]:
-    """Median errors of states, named `prefix.*`."""
-    turn = rotation_angle(state.rotation, truth.rotation).rad2deg()
-    move = (state.translation - truth.translation) @ camera.world_to_camera[:3, :3].double().mT * 1000
+    """Median errors of states, named `prefix.*`; per axis of the camera's."""
+    to_camera = camera.world_to_camera[:3, :3].double().mT
+    turn = so3_log(state.rotation @ truth.rotation.mT)
+    axes = (turn @ to_camera).abs().rad2deg()
+    move = (state.translation - truth.translation) @ to_camera * 1000
     rig, small = shot.rig, shot.rig.landmark_rig()
-
-    def distance(of: Tensor) -> Tensor:
-        return of.norm(dim=-1).mean(1) * 1000
-
-    marks = distance(small.landmarks(small.vertices(state)) - small.landmarks(small.vertices(truth)))
+    marks = [small.landmarks(small.vertices(s)) for s in (state, truth)]
     single = [Parameters(*(p.float() for p in (s.rotation, s.translation, s.jaw, s.weights))) for s in (state, truth)]
-    face = distance(rig.vertices(single[0]) - rig.vertices(single[1]))
+    skin = torch.from_numpy(face_vertices(rig))
+    face = rig.vertices(single[0])[:, skin] - rig.vertices(single[1])[:, skin]
     values = {
-        "rotation_deg": turn,
+        "rotation_deg": turn.norm(dim=1).rad2deg(),
+        "pitch_deg": axes[:, 0],
+        "yaw_deg": axes[:, 1],
+        "roll_deg": axes[:, 2],
         "inplane_mm": move[:, :2].norm(dim=1),
+        "x_mm": move[:, 0].abs(),
+        "y_mm": move[:, 1].abs(),
         "depth_mm": move[:, 2].abs(),
         "translation_mm": move.norm(dim=1),
-        "landmark_mm": marks,
-        "vertex_mm": face,
+        "landmark_mm": (marks[0] - marks[1]).norm(dim=-1).mean(1) * 1000,
+        "vertex_mm": face.norm(dim=-1).mean(1) * 1000,
+        "landmark_px": (camera.project(marks[0]) - camera.project(marks[1])).norm(dim=-1).mean(1),
+        "weights_mae": (state.weights - truth.weights).abs().mean(1),
     }
+    units = {"mae": "weight"}
     context = {"shot": shot.folder.name, "frames": frames}
     return [
-        Metric(f"{prefix}.{name}", float(value.median()), name.rsplit("_", 1)[1], "lower", context)
+        Metric(f"{prefix}.{name}", float(value.median()), units.get(e := name.rsplit("_", 1)[1], e), "lower", context)
         for name, value in values.items()
     ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -56,17 +57,20 @@ class Outcome:
         metrics: the numbers.
         skipped: prefix of metric names -> why none of them was measured (data absent, not asked for).
         refused: prefix of metric names -> what deepenergy said when it would not do it. No excuse before a baseline.
+        compared: prefixes of metric names that are printed beside each other, a row for each.
     """
 
     metrics: list[Metric] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    compared: list[str] = field(default_factory=list)
 
     def extend(self, other: Outcome) -> None:
         """Add what another benchmark measured."""
         self.metrics += other.metrics
         self.skipped |= other.skipped
         self.refused |= other.refused
+        self.compared += other.compared
 
 
 def write_json(path: str | Path, metrics: Sequence[Metric]) -> None:
@@ -99,7 +103,7 @@ def read_json(path: str | Path) -> list[Metric]:
 
 
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
-    """Print the metrics as a table, then what was skipped and why."""
+    """Print the metrics as a table, those to be compared side by side, then what was skipped and why."""
     console = console or Console()
     if outcome.metrics:
         table = Table()
@@ -110,9 +114,27 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
             context = ", ".join(f"{k} {_short(v)}" for k, v in m.context.items())
             table.add_row(m.name, format_value(m.value), m.unit, m.better, context)
         console.print(table)
+    if outcome.compared:
+        console.print(comparison(outcome))
     for word, reasons in (("skipped", outcome.skipped), ("refused", outcome.refused)):
         for prefix, reason in reasons.items():
             console.print(f"{word} {prefix}: {reason}", soft_wrap=True, markup=False)
+
+
+def comparison(outcome: Outcome) -> Table:
+    """What was compared: a column for each prefix, a row for each measure."""
+    columns = {
+        prefix: {m.name.removeprefix(f"{prefix}."): m for m in outcome.metrics if m.name.startswith(f"{prefix}.")}
+        for prefix in outcome.compared
+    }
+    table = Table(box=box.SIMPLE)
+    table.add_column("", no_wrap=True)
+    for prefix in columns:
+        table.add_column(prefix.replace(".", "\n"), justify="right", no_wrap=True)
+    for name in dict.fromkeys(name for column in columns.values() for name in column):
+        cells = (format_value(column[name].value) if name in column else "" for column in columns.values())
+        table.add_row(name, *cells)
+    return table
 
 
 def format_value(value: float) -> str:

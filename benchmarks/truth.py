@@ -92,6 +92,7 @@ def run(shot: Path | None = None, variants: Sequence[str] | None = None, frames:
     outcome = Outcome(skipped={f"truth.{v}": "not asked for" for v in VARIANTS if v not in chosen})
     loaded = TruthShot.load(folder)
     for variant in chosen:
+        outcome.compared.append(f"truth.{variant}")
         try:
             outcome.metrics += solve_variant(loaded, variant, frames)
         except InputError as error:

@@ -18,7 +18,7 @@ from deepenergy.energy.landmark import CROP_PIXELS, MEASURED_UNIT, DeepPoints, i
 from deepenergy.energy.noise import landmark_noise
 from deepenergy.energy.uncertainty import parameter_sigma, patches
 from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
-from deepenergy.landmarks.readings import read_landmarks
+from deepenergy.landmarks.readings import read_points
 from deepenergy.observe import Observations
 from deepenergy.params import Parameters
 from deepenergy.photometry import LEAST_LIKENESS, Photometry, PlateCrop, alike
@@ -72,14 +72,13 @@ def render_landmarks(
     crops: Float[Tensor, "b c 4"],
     progress: Callable[[int], None] = lambda done: None,
     readings: int = 1,
-) -> tuple[Float[Tensor, "b c 68 2"], Float[Tensor, "b c 68"]]:
-    """`N(F(x_R))`: landmarks and confidence of the network on renders, in plate pixels.
+) -> Float[Tensor, "b c 68 2"]:
+    """`N(F(x_R))`: landmarks of the network on renders, in plate pixels.
 
     The render is made straight in the crop's window (a cropped camera), at the network's size, so that plate and render
     are seen through the same window. NaN where there is no window.
     """
     points = torch.full((*crops.shape[:2], 68, 2), torch.nan, dtype=torch.float64, device=crops.device)
-    confidence = torch.zeros(*crops.shape[:2], 68, dtype=torch.float64, device=crops.device)
     for c, camera in enumerate(cameras):
         rows = torch.isfinite(crops[:, c]).all(1).nonzero()[:, 0]
         for part in rows.split(_RENDERS_AT_ONCE):
@@ -89,10 +88,9 @@ def render_landmarks(
                 return renderer(vertices, camera.crop(windows, CROP_SIZE)).image
 
             with torch.no_grad():
-                read = read_landmarks(network, image_in, crops[part, c], readings)
-            points[part, c], confidence[part, c] = read[0].to(crops), read[1].to(crops)
+                points[part, c] = read_points(network, image_in, crops[part, c], readings).to(crops)
             progress(len(part))
-    return points, confidence
+    return points
 
 
 def fit_frames(
@@ -132,7 +130,7 @@ def fit_frames(
     total = sum(stage.renders for stage in stages) + 1
     frames, done = int(seen.sum()), 0
 
-    def look(at: Parameters, name: str, readings: int) -> tuple[Tensor, Tensor]:
+    def look(at: Parameters, name: str, readings: int) -> Tensor:
         return render_landmarks(renderer, network, at, cameras, crops, partial(tell, name), readings)
 
     def tell(name: str, count: int) -> None:
@@ -161,7 +159,7 @@ def fit_frames(
         steps = min(stage.iterations, max(2, 2 * stage.renders)) if deep else stage.iterations
         for repeat in range(1 if deep else max(1, stage.renders)):
             if repeat < stage.renders and stage.readings:
-                energy = energy.with_offsets(state, look(state, stage.name, 1 if deep else stage.readings)[0])
+                energy = energy.with_offsets(state, look(state, stage.name, 1 if deep else stage.readings))
             if stage.reweight and by_landmarks is not None:
                 energy = _reweighted(energy, state, by_landmarks, targets, observed.spread, seen, config.bias)
             here = replace(
@@ -195,7 +193,7 @@ def fit_frames(
         if on_stage is not None:
             found = (observed.points, energy.points(state), energy.offsets, observed.confidence)
             on_stage(stage_result(index, stage, state, *found))
-    rendered, _ = look(state, "check", 1)
+    rendered = look(state, "check", 1)
     distance = (rendered - targets).norm(dim=-1)
     certain = (trust > 0.3) & torch.isfinite(distance)
     mean = torch.where(certain, distance, torch.zeros_like(distance)).sum((1, 2)) / certain.sum((1, 2)).clamp_min(1)

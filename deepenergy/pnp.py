@@ -13,10 +13,9 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jacfwd, vmap
 
 from deepenergy.camera import Camera
-from deepenergy.rotation import euler_to_matrix, so3_exp
+from deepenergy.rotation import euler_to_matrix, hat, left_jacobian, so3_exp
 from deepenergy.solve import minimise
 
 _YAW = (-70.0, -35.0, 0.0, 35.0, 70.0)
@@ -71,22 +70,23 @@ def rigid_start(
     # Softening at a few per cent of the face's size in the image.
     size = _extent(target, factor)
 
-    def residual(x: Tensor, r0: Tensor, t0: Tensor, aim: Tensor, w: Tensor, unit: Tensor) -> Tensor:
-        moved = points @ (so3_exp(x[:3]) @ r0).T + t0 + x[3:]
-        seen = torch.stack([camera.project(moved) for camera in cameras])
-        off = torch.where((w > 0)[..., None], (seen - aim) / (0.03 * unit), torch.zeros_like(aim)) * w[..., None]
+    def problem(x: Tensor) -> tuple[Tensor, Tensor]:
+        turned = points @ (so3_exp(x[:, :3]) @ flat[0]).mT
+        moved = turned + (flat[1] + x[:, 3:])[:, None]
+        seen, slope = (torch.stack(part, 1) for part in zip(*(c.moving_pixels(moved) for c in cameras), strict=True))
+        known, unit = (factor > 0)[..., None], (factor / (0.03 * size[..., 0]))[..., None]
+        off = torch.where(known, (seen - target) * unit, torch.zeros_like(target))
+        slope = torch.where(known[..., None], slope * unit[..., None], torch.zeros_like(slope))
+        # By the step: the world's points turn about the head's origin.
+        spin = -hat(turned) @ left_jacobian(x[:, :3])[:, None]
+        by_step = torch.cat([slope @ spin[:, None], slope], -1)
         # sqrt of the pseudo-Huber cost, landmark by landmark.
         square = (off * off).sum(-1, keepdim=True)
-        soft = torch.sqrt(2 / (1 + torch.sqrt(1 + square)))
-        return (off * soft).flatten()
-
-    def problem(x: Tensor) -> tuple[Tensor, Tensor]:
-        def both(*a: Tensor) -> tuple[Tensor, Tensor]:
-            r = residual(*a)
-            return r, r
-
-        jacobian, value = vmap(jacfwd(both, has_aux=True))(x, *flat, target, factor, size)
-        return value, jacobian
+        root = torch.sqrt(1 + square)
+        soft = torch.sqrt(2 / (1 + root))
+        bend = -soft / (2 * root * (1 + root))
+        by_step = soft[..., None] * by_step + bend[..., None] * off[..., None] * (off[..., None, :] @ by_step)
+        return (off * soft).flatten(1), by_step.flatten(1, 3)
 
     free = torch.full((6,), torch.inf, dtype=points.dtype)
     solution = minimise(problem, points.new_zeros(batch * count, 6), -free, free, max_iterations=25)

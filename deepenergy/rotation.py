@@ -69,6 +69,18 @@ def so3_log(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
     return v * scale[..., None]
 
 
+def left_jacobian(vector: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+    """`J` of `exp(v + d) = exp(J d) exp(v)` to first order in `d` (axis-angle)."""
+    square = (vector * vector).sum(-1)[:, None, None]
+    small = square < 1e-6
+    safe = torch.where(small, torch.ones_like(square), square)
+    angle = safe.sqrt()
+    a = torch.where(small, 0.5 - square / 24, (1 - torch.cos(angle)) / safe)
+    b = torch.where(small, 1 / 6 - square / 120, (angle - torch.sin(angle)) / (safe * angle))
+    skew = hat(vector)
+    return torch.eye(3).to(vector) + a * skew + b * (skew @ skew)
+
+
 def matrix_to_quaternion(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
     """Unit quaternions (w, x, y, z) with w >= 0 (Shepperd's method: the largest component first)."""
     m = [[matrix[..., i, j] for j in range(3)] for i in range(3)]

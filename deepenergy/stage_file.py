@@ -23,7 +23,7 @@ MEANINGS = {
     "translation": "whether the rigid translation moves",
     "rotation": "whether the rigid rotation moves",
     "groups": "control groups that move, see `deepenergy rig info`; jaw_open and jaw move a jaw joint too",
-    "landmark_weights": "factor on the landmarks of each set: jaw, brows, nose, eyes, mouth; 0 where it is left out",
+    "landmark_weights": "factors on landmarks: jaw, brows, nose, eyes, mouth, or numbers (30, 48-59); else 0",
     "edge_weight": "factor on differences of neighbouring landmarks",
     "renders": "how often the render is made and read by the network",
     "iterations": "most least-squares steps for each render",
@@ -123,9 +123,9 @@ def describe(stage: Stage) -> str:
     moved = moved or [word for word in ("translation", "rotation") if getattr(stage, word)]
     moved += stage.groups if len(stage.groups) <= 2 else [f"{len(stage.groups)} control groups"]
     sets = [name for name in LANDMARK_SETS if stage.landmark_weights.get(name)]
-    data = (
-        ["all landmarks" if len(sets) == len(LANDMARK_SETS) else f"the landmarks of {', '.join(sets)}"] if sets else []
-    )
+    sets += [name for name in stage.landmark_weights if name not in LANDMARK_SETS and stage.landmark_weights[name]]
+    everything = bool((stage.weights() > 0).all())
+    data = ["all landmarks" if everything else f"the landmarks of {', '.join(sets)}"] if sets else []
     data += ["pixels"] if stage.photometric else []
     parts = [f"{' and '.join(moved)}, by {' and '.join(data)}"]
     parts += ["light first"] if stage.fit_light else []

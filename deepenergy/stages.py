@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ class Stage:
         name: shown in the progress.
         translation, rotation: whether the rigid parameters are free.
         groups: control groups whose weights are free ("jaw_open" frees the jaw joint's opening, "jaw" all of it).
-        landmark_weights: landmark set -> factor on its residuals; a set that is not named has 0.
+        landmark_weights: landmark set, or numbers in iBUG order ("30", "48-59"), -> factor on its residuals (the
+            diagonal of W of section 8.1). Numbers go before sets; a landmark that is not named has 0.
         edge_weight: factor on the edge-preserving energy E2 of section 8.1.
         renders: how often the render is made and read by the network; each is one outer iteration.
         iterations: limit of least-squares steps for each render. Few, where overfitting is to be prevented.
@@ -69,15 +71,15 @@ class Stage:
 
     def __post_init__(self) -> None:
         for name in self.landmark_weights:
-            if name not in LANDMARK_SETS:
-                raise _unknown(f"stage '{self.name}' landmark_weights", name, LANDMARK_SETS)
+            if landmarks_of(name) is None:
+                raise _unknown(f"stage '{self.name}' landmark_weights", name, (*LANDMARK_SETS, "numbers to 67 (48-59)"))
         factors = self.landmark_weights.values()
         pixels = self.photometric > 0
         checks = (
             ("name", bool(self.name.strip()), "text"),
             ("groups", self.translation or self.rotation or bool(self.groups), "something free: rigid, or a group"),
             ("landmark_weights", all(0 <= factor < float("inf") for factor in factors), "factors of 0 or more"),
-            ("landmark_weights", pixels or any(factor > 0 for factor in factors), "a set with a factor above 0"),
+            ("landmark_weights", pixels or bool(self.weights().any()), "a set with a factor above 0"),
             ("edge_weight", 0 <= self.edge_weight < float("inf"), "0 or more"),
             ("renders", self.renders >= 0, "0 or more"),
             ("iterations", self.iterations >= 1, "1 or more"),
@@ -94,9 +96,21 @@ class Stage:
     def weights(self) -> Float[Tensor, " 68"]:
         """The factors of the 68 landmarks, float64."""
         out = torch.zeros(68, dtype=torch.float64)
-        for name, factor in self.landmark_weights.items():
-            out[LANDMARK_SETS[name]] = factor
+        for name in sorted(self.landmark_weights, key=lambda name: name not in LANDMARK_SETS):
+            part = landmarks_of(name)
+            assert part is not None
+            out[part] = self.landmark_weights[name]
         return out
+
+
+def landmarks_of(name: str) -> slice | None:
+    """The landmarks of a set, or of numbers such as "30" or "48-59" (both ends count); None for anything else."""
+    numbers = re.fullmatch(r"(\d{1,2})(?:-(\d{1,2}))?", name, re.ASCII)
+    if numbers is None:
+        return LANDMARK_SETS.get(name)
+    first = int(numbers[1])
+    last = int(numbers[2] or first)
+    return slice(first, last + 1) if first <= last < 68 else None
 
 
 def check_groups(stages: Sequence[Stage], known: Iterable[str]) -> None:

@@ -49,7 +49,8 @@ def main(folder: Path | None, frame: int, name: str, stages: Path | None, output
     track = Solver(SolverConfig(stages=schedule)).fit_sequence(plates, rig, camera, on_stage=results.append)
 
     for result in results:
-        print(f"{result.index + 1:2d}  {result.stage.name:24s} residual {float(result.residual_px[0, 0]):6.2f} px")
+        apart = float(result.residual_px[0, 0])
+        print(f"{result.index + 1:2d}  {result.stage.name:24s} landmarks {apart:6.2f} px apart")
     print(f"{frame}: {track.status[0]} {track.reason[0]}")
     stage_figure(results, frame, to_image(plates.read(0).numpy()), rig, camera).save(output)
     print(f"written {output}")

@@ -68,6 +68,18 @@ def test_table_names_metrics_and_what_was_left_out(capsys: pytest.CaptureFixture
     assert "refused network: no weights [at all]" in text
 
 
+def test_what_is_compared_stands_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    right = Metric("truth.mono_right.rotation_deg", 2.0, "deg", "lower")
+    outcome = Outcome([ERROR, SOLVED, right], compared=["truth.mono_left"])
+    outcome.extend(Outcome(compared=["truth.mono_right"]))
+    print_outcome(outcome)
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()]
+    assert ["mono_left", "mono_right"] in rows
+    assert ["rotation_deg", "1", "2"] in rows
+    # What was not measured is left empty.
+    assert ["solved", "0.98"] in rows
+
+
 def test_peak_memory_sees_an_allocation() -> None:
     # In a process of its own: here the allocation could come out of memory that another test has freed.
     code = (

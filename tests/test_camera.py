@@ -122,6 +122,35 @@ def test_gradient_is_the_finite_difference(distortion: tuple[float, ...]) -> Non
     assert torch.autograd.gradcheck(cam.project, (points(4).requires_grad_(),), check_forward_ad=True)
 
 
+@pytest.mark.parametrize("distortion", [(0.0,) * 5, DISTORTION, (0, 0, 0.01, -0.02, 0)])
+def test_the_derivative_by_the_point_is_opencvs_and_forward_modes(distortion: tuple[float, ...]) -> None:
+    cam, world = camera(distortion), points()
+    pixels, slope = cam.moving_pixels(world)
+    torch.testing.assert_close(pixels, cam.project(world), atol=1e-9, rtol=0)
+    fx, fy, cx, cy = cam.intrinsics.tolist()
+    k = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+    turn = cam.world_to_camera[:3, :3]
+    rvec, tvec = Rotation.from_matrix(turn.numpy()).as_rotvec(), cam.world_to_camera[:3, 3].numpy()
+    # OpenCV's columns 3 to 5: by the camera's translation, which moves points as their own motion in its axes does.
+    _, theirs = cv2.projectPoints(world.numpy(), rvec, tvec, k, cam.distortion.numpy())
+    by_camera = torch.from_numpy(theirs[:, 3:6]).view(-1, 2, 3)
+    torch.testing.assert_close(slope, by_camera @ turn, atol=1e-7, rtol=1e-9)
+    along = torch.eye(3, dtype=F64)[2].expand_as(world)
+    forward = torch.func.jvp(cam.project, (world,), (along,))[1]
+    torch.testing.assert_close(slope[..., 2], forward, atol=1e-9, rtol=1e-9)
+
+
+def test_derivatives_of_batches_and_behind_the_camera() -> None:
+    box = torch.tensor([[0.0, 0, 720, 540], [100, 100, 300, 300]])
+    batch = camera(DISTORTION).crop(box, 64)
+    world = torch.stack([points(seed=1), points(seed=2)])
+    slope = batch.moving_pixels(world)[1]
+    for i in range(2):
+        torch.testing.assert_close(slope[i], camera(DISTORTION).crop(box[i], 64).moving_pixels(world[i])[1])
+    at_the_lens = camera().world_to_camera.inverse()[:3, 3]
+    assert bool(torch.isfinite(camera().moving_pixels(at_the_lens[None])[1]).all())
+
+
 def test_batched_equals_looped() -> None:
     cam, world = camera(DISTORTION), torch.stack([points(seed=1), points(seed=2)])
     looped = torch.stack([cam.project(w) for w in world])

@@ -108,7 +108,7 @@ def test_points_are_those_of_the_solver(ball: Renderer) -> None:
     crops = windows(2)
     free = torch.ones(step.shape[1], dtype=torch.bool)
     points, jacobian = deep_landmarks(ball, SmallNetwork(), base, step, CAMERAS, crops, free)
-    expected, _ = render_landmarks(ball, SmallNetwork(), base.retract(step), CAMERAS, crops)
+    expected = render_landmarks(ball, SmallNetwork(), base.retract(step), CAMERAS, crops)
     assert points.shape == (2, 2, 68, 2)
     assert points.dtype == jacobian.dtype == F64
     assert jacobian.shape == (2, 2, 68, 2, step.shape[1])
@@ -208,12 +208,12 @@ def test_a_view_without_a_window(ball: Renderer) -> None:
 
 
 def test_crop_and_resize_of_the_full_frame_is_the_render_in_the_window(ball: Renderer) -> None:
-    """The same to the bit when nothing has to be interpolated, and the same face when it has."""
+    """The same to rounding when nothing has to be interpolated, and the same face when it has."""
     base, step = states(ball.rig, 1)
     free = torch.zeros(step.shape[1], dtype=torch.bool)
     free[:6] = True
     camera = CAMERAS[0].crop(torch.tensor([8.0, 0.0, 88.0, 80.0]), 256)
-    for box, tolerance in ((torch.tensor([0.0, 0, 256, 256]), 1e-5), (torch.tensor([9.5, 12.25, 247.5, 250.25]), 0.4)):
+    for box, tolerance in ((torch.tensor([0.0, 0, 256, 256]), 1e-4), (torch.tensor([9.5, 12.25, 247.5, 250.25]), 0.4)):
         given = (ball, SmallNetwork(), base, step, [camera], box.double()[None, None], free)
         straight, resampled = (deep_landmarks(*given, resample=r) for r in (False, True))
         near = ((straight[0] - resampled[0]).abs() < 1).all(-1)
@@ -335,7 +335,7 @@ def test_compact_on_the_built_in_head() -> None:
     free = torch.zeros(step.shape[1], dtype=torch.bool)
     free[3:6] = True
     points, jacobian = deep_landmarks(renderer, network, base, step, [camera], crops, free)
-    expected, _ = render_landmarks(renderer, network, base, [camera], crops)
+    expected = render_landmarks(renderer, network, base, [camera], crops)
     torch.testing.assert_close(points, expected, rtol=0, atol=1e-3)
     # 1000 pixels a metre to the right, and downwards.
     inner = slice(27, 68)

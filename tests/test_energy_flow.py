@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from oracle_flow import camera as oracle_camera
 from rigs import random_rig
-from scipy.spatial.transform import Rotation
 from tiny_shot import tiny_rig
 
 from deepenergy import Camera, Rig
 from deepenergy.energy.deviation import Deviation
 from deepenergy.energy.flow import FlowEnergy, FlowWeight, deep_flow
-from deepenergy.energy.surface import SurfacePoints, face_points, face_window, left_jacobian, visible_points
+from deepenergy.energy.surface import SurfacePoints, face_points, face_window, visible_points
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer
 from deepenergy.rotation import so3_exp
@@ -89,16 +87,6 @@ def test_batch_is_the_frames_one_by_one() -> None:
         one = points.moving_pixels(state[[i]], lens())
         torch.testing.assert_close(one[0][0], pixels[i])
         torch.testing.assert_close(one[1][0], slopes[i])
-
-
-@pytest.mark.parametrize("length", [0.0, 1e-5, 1e-3, 0.5, 3.0])
-def test_left_jacobian_against_scipy(length: float) -> None:
-    vector = length * torch.tensor([0.6, -0.64, 0.48], dtype=F64)
-    jacobian = left_jacobian(vector[None])[0].numpy()
-    for axis in np.eye(3):
-        h = 1e-6
-        moved = Rotation.from_rotvec(vector.numpy() + h * axis) * Rotation.from_rotvec(vector.numpy()).inv()
-        np.testing.assert_allclose(jacobian @ axis, moved.as_rotvec() / h, atol=1e-5)
 
 
 def test_points_behind_another_surface_or_turned_away_are_not_visible() -> None:

@@ -15,7 +15,7 @@ from deepenergy import Camera, Parameters, Rig
 from deepenergy.energy.joint import JointEnergy
 from deepenergy.energy.photometric import PhotometricEnergy, look_up, luminance_features
 from deepenergy.energy.pull_back import pull_back
-from deepenergy.energy.surface import SurfacePoints, projection
+from deepenergy.energy.surface import SurfacePoints
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.photometry import Photometry, alike
 from deepenergy.render import Renderer
@@ -94,18 +94,6 @@ def test_pull_back_is_the_transpose_of_the_points_motion() -> None:
     moved = jacfwd(lambda x: points.world(state.retract(x[None]))[0])(step[0])
     expected = torch.einsum("mc,mcp->mp", force[0], moved)  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(pull_back(points, state.retract(step), step[:, :3], force)[0], expected)
-
-
-def test_projection_and_its_derivative_through_a_lens() -> None:
-    camera = replace(CAMERA, distortion=torch.tensor([-0.2, 0.05, 0.001, -0.002, 0.01]))
-    world = 0.1 * torch.randn(1, 6, 3, generator=generator(4), dtype=F64)
-    pixels, slope = projection(camera, world)
-    torch.testing.assert_close(pixels, camera.project(world))
-    for axis in range(3):
-        step = torch.zeros(3, dtype=F64)
-        step[axis] = 1e-6
-        difference = (camera.project(world + step) - camera.project(world - step)) / 2e-6
-        torch.testing.assert_close(slope[..., axis], difference, rtol=1e-6, atol=1e-4)
 
 
 def random_energy(count: int = 3) -> PhotometricEnergy:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from deepenergy.landmarks.boxes import square_boxes
+from deepenergy.landmarks.compact import Compact
 from deepenergy.landmarks.network import landmark_box
 from deepenergy.landmarks.readings import find_landmarks
 
@@ -92,3 +93,11 @@ def test_bad_boxes() -> None:
 def test_landmark_box_is_tight() -> None:
     points = torch.tensor([[[3.0, 9], [1, 4], [2, 11]], [[0, 0], [5, -2], [1, 1]]])
     assert landmark_box(points).tolist() == [[1, 4, 3, 11], [0, -2, 5, 1]]
+
+
+def test_compact_is_as_sure_as_the_five_pixels_around_its_peak() -> None:
+    heatmaps = torch.randn(2, 68, 64, 64, generator=torch.Generator().manual_seed(0)) / 20
+    heatmaps[0, 0, 0, 63] = 1.0
+    share = torch.softmax(heatmaps.flatten(2) * 50.0, -1).view_as(heatmaps)
+    pooled = torch.nn.functional.avg_pool2d(share, 5, 1, 2, divisor_override=1).flatten(2).amax(-1)
+    torch.testing.assert_close(Compact().confidence(heatmaps), pooled.clamp(0, 1))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.landmarks.network import CROP_SIZE
-from deepenergy.landmarks.readings import _MIRRORED, MOST_READINGS, find_landmarks, read_landmarks
+from deepenergy.landmarks.readings import _MIRRORED, MOST_READINGS, find_landmarks, read_landmarks, read_points
 
 # Left-right pairs of the iBUG order, written out by hand from its figure.
 PAIRS = [(0, 16), (7, 9), (17, 26), (21, 22), (31, 35), (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46),
@@ -63,9 +63,12 @@ def test_every_reading_lands_on_the_dots(readings: int) -> None:
     network = Colours()
     image, places = scene(network)
     window = torch.tensor([[22.0, 22.0, 278.0, 278.0]])
-    points, confidence, spread = read_landmarks(
-        network, lambda w: crop_and_resize(image[None], w, CROP_SIZE), window, readings
-    )
+
+    def image_in(w: Tensor) -> Tensor:
+        return crop_and_resize(image[None], w, CROP_SIZE)
+
+    points, confidence, spread = read_landmarks(network, image_in, window, readings)
+    assert torch.equal(points, read_points(network, image_in, window, readings))
     assert points.dtype == torch.float64 and confidence.shape == (1, 68) and spread.shape == (1, 68, 2, 2)
     # A dot is ten pixels wide, and a heatmap pixel is four.
     assert float((points[0] - places).abs().max()) < 4.5

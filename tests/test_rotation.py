@@ -176,3 +176,13 @@ def test_so3_exp_at_zero_has_the_generators_as_derivative() -> None:
 def test_dtype_is_kept() -> None:
     for function, values in FUNCTIONS.values():
         assert function(values.float()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-5, 1e-3, 0.5, 3.0])
+def test_left_jacobian_against_scipy(length: float) -> None:
+    vector = length * torch.tensor([0.6, -0.64, 0.48], dtype=F64)
+    jacobian = ours.left_jacobian(vector[None])[0].numpy()
+    for axis in np.eye(3):
+        h = 1e-6
+        moved = Rotation.from_rotvec(vector.numpy() + h * axis) * Rotation.from_rotvec(vector.numpy()).inv()
+        np.testing.assert_allclose(jacobian @ axis, moved.as_rotvec() / h, atol=1e-5)

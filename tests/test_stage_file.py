@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_shot import write_files, write_shot
@@ -17,7 +18,7 @@ from deepenergy.cli import app
 from deepenergy.control_groups import GROUPS
 from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.shot import Shot
-from deepenergy.stage_file import MEANINGS, format_stages, read_stages, stages_of
+from deepenergy.stage_file import MEANINGS, describe, format_stages, read_stages, stages_of
 from deepenergy.stages import DEFAULT_STAGES, LANDMARK_SETS, Stage
 from deepenergy.toml_input import tomllib
 
@@ -61,7 +62,9 @@ STAGES = st.builds(
     translation=st.booleans(),
     rotation=st.just(True),
     groups=st.lists(st.sampled_from(GROUPS), max_size=4).map(tuple),
-    landmark_weights=st.dictionaries(st.sampled_from([*LANDMARK_SETS]), NUMBERS.map(lambda v: v + 0.1), min_size=1),
+    landmark_weights=st.dictionaries(
+        st.sampled_from([*LANDMARK_SETS, "0", "30", "48-59"]), NUMBERS.map(lambda v: v + 0.1), min_size=1
+    ),
     edge_weight=NUMBERS,
     renders=st.integers(0, 9),
     iterations=st.integers(1, 99),
@@ -108,6 +111,8 @@ def test_a_whole_number_serves_as_a_float_and_the_rest_has_defaults() -> None:
         (STAGE.replace("[]", '["mouht"]'), "stage 'a' groups: found 'mouht'; expected one of .*did you mean 'mouth'"),
         (STAGE.replace("[]", '"mouth"'), "stage 'a' groups: found 'mouth'; expected a list of control groups"),
         (STAGE.replace("[]", "[1]"), r"stage 'a' groups: found \[1\]; expected a list"),
+        (STAGE.replace("nose = 1", '"66-70" = 1'), "stage 'a' landmark_weights: found '66-70'; .*numbers to 67"),
+        (STAGE.replace("nose = 1", '"9-3" = 1'), "stage 'a' landmark_weights: found '9-3'"),
         (STAGE.replace("nose", "noze"), "stage 'a' landmark_weights: found 'noze'; .*did you mean 'nose'"),
     ],
 )
@@ -154,6 +159,19 @@ def test_values_out_of_their_range(change: dict[str, Any], told: str) -> None:
     stages_of([TABLE])
     with pytest.raises(InputError, match=told):
         stages_of([{**TABLE, **change}])
+
+
+def test_single_landmarks_have_factors_of_their_own() -> None:
+    # Whatever their order: numbers are the exceptions from sets.
+    table = {**TABLE, "landmark_weights": {"5-7": 0, "jaw": 0.5, "30": 2, "nose": 1}}
+    stage = stages_of([table])[0]
+    expected = torch.zeros(68, dtype=torch.float64)
+    expected[:17], expected[27:36] = 0.5, 1.0
+    expected[5:8], expected[30] = 0.0, 2.0
+    assert torch.equal(stage.weights(), expected)
+    assert describe(stage) == "translation, by the landmarks of jaw, nose, 30"
+    with pytest.raises(InputError, match="a set with a factor above 0"):
+        stages_of([{**TABLE, "landmark_weights": {"nose": 1, "27-35": 0}}])
 
 
 def test_pixels_alone_are_enough() -> None:

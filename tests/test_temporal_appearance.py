@@ -111,9 +111,9 @@ def test_reestimation_holds_the_pose_and_finds_the_expression() -> None:
     crops = torch.cat([centre - 85, centre + 85], 1)[:, None]
     from deepenergy.fit import render_landmarks
 
-    points, confidence = render_landmarks(renderer, network, truth, [view], crops)
+    points = render_landmarks(renderer, network, truth, [view], crops)
     spread = torch.eye(2, dtype=torch.float64).expand(2, 1, 68, 2, 2)
-    observed = Observations(points, confidence, crops, spread)
+    observed = Observations(points, torch.ones(2, 1, 68, dtype=torch.float64), crops, spread)
     dull = truth.with_weights(0.3 * truth.weights)
     track = track_of(rig, dull)
     config = SolverConfig(supersample=1, l2=1.0)

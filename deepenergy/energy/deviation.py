@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.energy.surface import SurfacePoints, left_jacobian
+from deepenergy.energy.surface import SurfacePoints
 from deepenergy.params import Parameters
 from deepenergy.rig import Rig
-from deepenergy.rotation import so3_log
+from deepenergy.rotation import left_jacobian, so3_log
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.energy.deviation import Deviation
-from deepenergy.energy.surface import SurfacePoints, left_jacobian
+from deepenergy.energy.surface import SurfacePoints
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer
+from deepenergy.rotation import left_jacobian
 from deepenergy.solve import Block, Cauchy
 
 

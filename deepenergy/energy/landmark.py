@@ -27,7 +27,7 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.energy.pull_back import pull_back
-from deepenergy.energy.surface import SurfacePoints, projection
+from deepenergy.energy.surface import SurfacePoints
 from deepenergy.params import Parameters
 from deepenergy.rig import Rig
 
@@ -153,7 +153,7 @@ class LandmarkEnergy:
         moving = SurfacePoints.of(self.rig, corners.flatten())
         points, slopes = [], []
         for camera in self.cameras:
-            pixels, slope = projection(camera, world)
+            pixels, slope = camera.moving_pixels(world)
             force = (slope[:, :, :, None, :] * share[None, :, None, :, None]).transpose(1, 2).flatten(2, 3)
             each = [pull_back(moving, state, step[:, :3], force[:, axis]) for axis in range(2)]
             points.append(pixels)

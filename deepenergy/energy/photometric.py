@@ -21,7 +21,7 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.energy.pull_back import pull_back
-from deepenergy.energy.surface import SurfacePoints, projection
+from deepenergy.energy.surface import SurfacePoints
 from deepenergy.params import Parameters
 
 # Pixels of the 256x256 window: over what contrast is measured.
@@ -72,6 +72,9 @@ class PhotometricEnergy:
             residuals.append(weight * difference)
             force = torch.where(seen[..., None], gradient * weight[..., None], torch.zeros_like(gradient))
             jacobians.append(pull_back(self.points, state, x[:, :3], force))
+        if len(self.cameras) == 1:
+            # A thousand rows a frame, not to be copied for nothing.
+            return residuals[0], jacobians[0]
         return torch.cat(residuals, 1), torch.cat(jacobians, 1)
 
     def likeness(self, x: Float[Tensor, "b p"]) -> Float[Tensor, "b c"]:
@@ -91,7 +94,7 @@ class PhotometricEnergy:
 
     def _look(self, c: int, world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The plates' features at the points, their derivative by the world's axes, and who is inside."""
-        pixels, slope = projection(self.cameras[c], world)
+        pixels, slope = self.cameras[c].moving_pixels(world)
         box = torch.nan_to_num(self.crops[:, c], nan=1.0).to(world)
         extent = (box[:, None, 2:] - box[:, None, :2]).clamp_min(1e-6)
         scale = self.plates.shape[-1] / extent

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.energy.surface import SurfacePoints, left_jacobian
+from deepenergy.energy.surface import SurfacePoints
 from deepenergy.params import Parameters
-from deepenergy.rotation import so3_exp
+from deepenergy.rotation import left_jacobian, so3_exp
 
 
 def pull_back(

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.func import jvp
 
 from deepenergy.camera import Camera
 from deepenergy.params import Parameters
 from deepenergy.render.normals import vertex_normals
 from deepenergy.render.rasterize import rasterize
 from deepenergy.rig import Jaw, Rig
-from deepenergy.rotation import hat, so3_exp
+from deepenergy.rotation import hat, left_jacobian, so3_exp
 
 # A vertex is hidden where the surface before it is nearer by more than this (metres): a lip's thickness is more.
 _HIDDEN_BY = 0.003
@@ -72,7 +71,7 @@ class SurfacePoints:
         local, bare = self._local(state)
         turned = local @ state.rotation.mT
         world = turned + state.translation[:, None]
-        pixels, slope = projection(camera, world)
+        pixels, slope = camera.moving_pixels(world)
         in_object = slope @ state.rotation[:, None]
         before = in_object
         columns = [-slope @ hat(turned), slope]
@@ -98,31 +97,6 @@ class SurfacePoints:
         pivot, skin = self.jaw.pivot.to(bare), self.jaw.skin_weights.to(bare)
         turned = (bare - pivot) @ so3_exp(state.jaw[:, :3]).mT + pivot + state.jaw[:, None, 3:]
         return bare + skin[:, None] * (turned - bare), bare
-
-
-def left_jacobian(vector: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
-    """`J` of `exp(v + d) = exp(J d) exp(v)` to first order in `d` (axis-angle)."""
-    square = (vector * vector).sum(-1)[:, None, None]
-    small = square < 1e-6
-    safe = torch.where(small, torch.ones_like(square), square)
-    angle = safe.sqrt()
-    a = torch.where(small, 0.5 - square / 24, (1 - torch.cos(angle)) / safe)
-    b = torch.where(small, 1 / 6 - square / 120, (angle - torch.sin(angle)) / (safe * angle))
-    skew = hat(vector)
-    return torch.eye(3).to(vector) + a * skew + b * (skew @ skew)
-
-
-def projection(
-    camera: Camera, world: Float[Tensor, "b n 3"]
-) -> tuple[Float[Tensor, "b n 2"], Float[Tensor, "b n 2 3"]]:
-    """Plate pixels of world points and their derivative by the point."""
-    pixels, columns = world, []
-    for axis in range(3):
-        along = torch.zeros_like(world)
-        along[..., axis] = 1.0
-        pixels, column = jvp(camera.project, (world,), (along,))  # pyright: ignore[reportAssignmentType]
-        columns.append(column)
-    return pixels, torch.stack(columns, -1)
 
 
 def face_points(rig: Rig, count: int = 600) -> SurfacePoints:

@@ -7,7 +7,7 @@ network gets wrong in every reading stays, and cancels between plate and render 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -47,23 +47,44 @@ def read_landmarks(
     Raises:
         ValueError: a number of readings out of range.
     """
+    points, confidence, spread = [], [], []
+    for heatmaps, window in _heatmaps(network, image_in, windows, readings):
+        points.append(_places(heatmaps, window))
+        confidence.append(network.confidence(heatmaps).to(torch.float64))
+        unit = (window[:, 2:] - window[:, :2]) / HEATMAP_SIZE
+        squared = unit[:, :, None] * unit[:, None, :]
+        spread.append(heatmap_spread(heatmaps).to(torch.float64) * squared[:, None])
+    return tuple(torch.stack(part).mean(0) for part in (points, confidence, spread))  # pyright: ignore[reportReturnType]
+
+
+def read_points(
+    network: HeatmapNetwork,
+    image_in: Callable[[Float[Tensor, "b 4"]], Float[Tensor, "b 3 256 256"]],
+    windows: Float[Tensor, "b 4"],
+    readings: int = 1,
+) -> Float[Tensor, "b 68 2"]:
+    """The points of `read_landmarks` alone, which takes two thirds of the time."""
+    read = [_places(heatmaps, window) for heatmaps, window in _heatmaps(network, image_in, windows, readings)]
+    return torch.stack(read).mean(0)
+
+
+def _heatmaps(
+    network: HeatmapNetwork, image_in: Callable[[Tensor], Tensor], windows: Tensor, readings: int
+) -> Iterator[tuple[Float[Tensor, "b 68 64 64"], Float[Tensor, "b 4"]]]:
+    """Heatmaps of every reading, turned back from the mirror, and the windows that they belong to (float64)."""
     if not 1 <= readings <= MOST_READINGS:
         raise ValueError(f"readings: found {readings}; expected 1 to {MOST_READINGS}")
     windows = windows.to(torch.float64)
-    points, confidence, spread = [], [], []
     for number, (dx, dy, scale) in enumerate(_WINDOWS[: (readings + 1) // 2]):
         window = _moved(windows, dx, dy, scale)
         image = image_in(window)
-        unit = (window[:, 2:] - window[:, :2]) / HEATMAP_SIZE
         for mirror in (False, True)[: readings - 2 * number]:
             heatmaps = network(image.flip(-1) if mirror else image)
-            if mirror:
-                heatmaps = heatmaps[:, _MIRRORED.to(heatmaps.device)].flip(-1)
-            points.append(heatmap_to_plate(local_soft_argmax(heatmaps).to(torch.float64), window, HEATMAP_SIZE))
-            confidence.append(network.confidence(heatmaps).to(torch.float64))
-            squared = unit[:, :, None] * unit[:, None, :]
-            spread.append(heatmap_spread(heatmaps).to(torch.float64) * squared[:, None])
-    return tuple(torch.stack(part).mean(0) for part in (points, confidence, spread))  # pyright: ignore[reportReturnType]
+            yield (heatmaps[:, _MIRRORED.to(heatmaps.device)].flip(-1) if mirror else heatmaps), window
+
+
+def _places(heatmaps: Float[Tensor, "b 68 64 64"], window: Float[Tensor, "b 4"]) -> Float[Tensor, "b 68 2"]:
+    return heatmap_to_plate(local_soft_argmax(heatmaps).to(torch.float64), window, HEATMAP_SIZE)
 
 
 def find_landmarks(

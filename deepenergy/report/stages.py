@@ -177,7 +177,7 @@ def stage_title(result: StageResult) -> str:
 def residual_text(result: StageResult, row: int, view: int) -> str:
     """The mean landmark distance of one view, in words."""
     residual = float(result.residual_px[row, view])
-    return f"residual {residual:.2f} px" if np.isfinite(residual) else "no face in this view"
+    return f"landmarks {residual:.2f} px apart" if np.isfinite(residual) else "no face in this view"
 
 
 def write_title(image: Image.Image, title: str, text: str, side: str = "") -> None:
