@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 # Share of the usual confidence on detected faces; beside a face it is 0.6 of that at most (compact).
 _SURE = 0.75
 # Frames that are searched without a detector.
-_SEARCHED = 5
+_SEARCHED = 3
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def test_what_is_no_face_is_not_found(photograph: np.ndarray, network: HeatmapNe
     for other in (skimage.data.astronaut()[220:, :250], skimage.data.chelsea(), skimage.data.coffee()[:300, :300]):
         image = torch.from_numpy(np.ascontiguousarray(other)).permute(2, 0, 1).float() / 255
         assert search_face(network, image) is None
+    assert search_face(network, torch.full((3, 90, 120), 0.4)) is None
     face = search_face(network, torch.from_numpy(photograph.copy()).permute(2, 0, 1).float() / 255)
     assert face is not None and 0.9 < face.confidence <= 1
     x0, y0, x1, y1 = face.box.tolist()

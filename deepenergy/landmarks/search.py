@@ -26,6 +26,8 @@ _AT_ONCE = 16
 # How many of the best windows are looked at again, and what their face must have.
 _AGAIN = 4
 LEAST_CONFIDENCE = 0.75
+# Standard deviation of an image in which there is nothing to see at all, as a black or grey frame.
+_LEAST_CONTRAST = 0.01
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def search_face(network: HeatmapNetwork, image: Float[Tensor, "3 h w"]) -> Found
     Args:
         image: float32 display-referred sRGB in [0, 1].
     """
+    if float(image.std()) < _LEAST_CONTRAST:
+        return None
     windows = _windows(image.shape[2], image.shape[1])
     boxes, confidence = _look(network, image, windows)
     best = confidence.topk(min(_AGAIN, len(confidence))).indices
