@@ -1,7 +1,7 @@
 """Plain colours of a face, painted by its landmarks: what a rig that brings none looks like to a landmark network.
 
 A network that was trained on faces reads a plaster bust worse than a face with brows, lips and irises: on a path-traced
-shot solved with a rig without colours, the pose erred by three degrees.
+shot, solved with a rig without colours, the head was 46 mm off in depth with the one and 21 mm with the other.
 """
 
 from __future__ import annotations
