@@ -14,6 +14,7 @@ from torch import Tensor
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
 from deepenergy.face_check import check_face
+from deepenergy.face_paint import painted
 from deepenergy.failures import Evidence, judge
 from deepenergy.fit import Fit, fit_frames
 from deepenergy.flow import flow_network_from_name
@@ -174,6 +175,7 @@ def _solve_frames(
     for t in range(len(numbers)):
         if not bool(seen[t]):
             reasons[t] = "; ".join(text for (frame, _), text in sorted(observed.problems.items()) if frame == t)
+    rig = painted(rig)
     shadow = ambient_occlusion(rig).to(config.device)
     renderer = Renderer(rig.to(config.device), shadow, supersample=config.supersample, backend=config.renderer)
     rows = seen.nonzero()[:, 0]

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from deepenergy.errors import InputError
+from deepenergy.face_paint import EYE_ALBEDO, IRIS_ALBEDO, SKIN_ALBEDO, paint_brows_and_lips, paint_iris
 from deepenergy.rig import LANDMARK_COUNT, Rig
 
 METRES_PER_UNIT = 0.01
@@ -48,21 +49,16 @@ CAVITIES = {"mouth": (11248, 13294), "eye_socket": (13294, 14062)}
 
 # Scene-linear.
 REGION_ALBEDO = {
-    "skin": (0.46, 0.26, 0.18),
-    "head": (0.46, 0.26, 0.18),
+    "skin": SKIN_ALBEDO,
+    "head": SKIN_ALBEDO,
     "mouth": (0.22, 0.045, 0.04),
     "eye_socket": (0.30, 0.12, 0.09),
     "teeth": (0.62, 0.58, 0.48),
-    "eyes": (0.68, 0.64, 0.60),
-    "iris": (0.05, 0.03, 0.02),
+    "eyes": EYE_ALBEDO,
+    "iris": IRIS_ALBEDO,
     "lashes": (0.02, 0.015, 0.01),
 }
-OTHER_ALBEDO = (0.46, 0.26, 0.18)
-# Scene-linear colours and sizes in metres of what the kit does not model.
-BROW_ALBEDO, BROW_RADIUS = (0.045, 0.028, 0.018), 0.0055
-LIP_ALBEDO, LIP_DEPTH = (0.33, 0.13, 0.115), 0.012
-IRIS_RADIUS = 0.0062
-PUPIL_RADIUS = 0.0021
+OTHER_ALBEDO = SKIN_ALBEDO
 
 
 @dataclass(frozen=True)
@@ -291,47 +287,11 @@ def _albedo(
         eyes = np.unique(faces[regions == names.index("eyes")])
         for side in (eyes[positions[eyes, 0] > 0], eyes[positions[eyes, 0] <= 0]):
             if len(side):
-                _paint_iris(albedo, positions, side)
+                paint_iris(albedo, positions, side)
     if "skin" in names:
         skin = np.unique(faces[regions == names.index("skin")])
-        _paint_brows_and_lips(albedo, positions, skin, positions[landmarks])
+        paint_brows_and_lips(albedo, positions, skin, positions[landmarks])
     return albedo
-
-
-def _paint_brows_and_lips(albedo: np.ndarray, positions: np.ndarray, skin: np.ndarray, marks: np.ndarray) -> None:
-    """Brows along landmarks 17-26 and lips inside 48-59: without them a landmark network has little to go by."""
-    points = positions[skin]
-    for brow in (marks[17:22], marks[22:27]):
-        start, along = brow[:-1], np.diff(brow, axis=0)
-        share = ((points[:, None] - start) * along).sum(-1) / (along**2).sum(-1)
-        off = np.linalg.norm(points[:, None] - start - share.clip(0, 1)[..., None] * along, axis=-1).min(1)
-        cover = np.clip((BROW_RADIUS - off) / (0.4 * BROW_RADIUS), 0, 1)[:, None]
-        albedo[skin] += cover * (np.array(BROW_ALBEDO) - albedo[skin])
-    # The neutral faces +Z, so inside or outside is told in the frontal plane; what lies behind the lips is not lips.
-    ahead = points[:, 2] > marks[48:60, 2].min() - LIP_DEPTH
-    lips = skin[ahead & _inside(points[:, :2], marks[48:60, :2])]
-    albedo[lips] = LIP_ALBEDO
-
-
-def _inside(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
-    """Which points a polygon holds, by the even-odd rule."""
-    a, b = polygon, np.roll(polygon, -1, 0)
-    x, y = points[:, :1], points[:, 1:]
-    straddles = (a[:, 1] > y) != (b[:, 1] > y)
-    rise = np.where(a[:, 1] == b[:, 1], 1.0, b[:, 1] - a[:, 1])
-    crossing = a[:, 0] + (y - a[:, 1]) / rise * (b[:, 0] - a[:, 0])
-    return (straddles & (x < crossing)).sum(1) % 2 == 1
-
-
-def _paint_iris(albedo: np.ndarray, positions: np.ndarray, eyeball: np.ndarray) -> None:
-    # The neutral looks along +Z, so the cornea's top is the eyeball's foremost vertex.
-    points = positions[eyeball]
-    top = points[points[:, 2].argmax()]
-    centre = (points.min(0) + points.max(0)) / 2
-    off_axis = np.hypot(points[:, 0] - top[0], points[:, 1] - top[1])
-    front = points[:, 2] > centre[2]
-    albedo[eyeball[front & (off_axis < IRIS_RADIUS)]] = REGION_ALBEDO["iris"]
-    albedo[eyeball[front & (off_axis < PUPIL_RADIUS)]] = (0.004, 0.004, 0.004)
 
 
 def _float32(values: np.ndarray) -> torch.Tensor:
