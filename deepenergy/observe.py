@@ -13,6 +13,7 @@ from deepenergy.landmarks.detector import Candidates, Detector, track_faces
 from deepenergy.landmarks.network import HeatmapNetwork, landmark_box
 from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.plates import PlateError, Plates
+from deepenergy.temporal.one_euro import one_euro
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,6 +48,7 @@ def observe(
     device: str = "cpu",
     batch: int = 8,
     readings: int = 1,
+    frame_rate: float | None = None,
 ) -> Observations:
     """Find the actor's face and landmarks in every frame.
 
@@ -60,6 +62,7 @@ def observe(
         box_window: frames of smoothing, odd.
         batch: images in memory at once.
         readings: how often the network reads each face in the second pass (`read_landmarks`).
+        frame_rate: frames a second for a one-euro filter on boxes and landmarks; None for no filter.
     """
     shape = (len(frames), len(plates))
     points = torch.full((*shape, 68, 2), torch.nan, dtype=torch.float64)
@@ -85,6 +88,8 @@ def observe(
             repeat = readings if number_of_pass == 1 else 1
             if number_of_pass == 1:
                 boxes = smooth_boxes(boxes, box_window)
+                if frame_rate is not None:
+                    boxes = one_euro(boxes, frame_rate)
             for start in range(0, len(frames), batch):
                 rows = [
                     t
@@ -101,6 +106,8 @@ def observe(
                 progress(f"landmarks ({plate.name})", min(start + batch, len(frames)) + number_of_pass, len(frames) + 1)
             seen = torch.isfinite(points[:, c]).all((1, 2))
             boxes = torch.where(seen[:, None], landmark_box(torch.nan_to_num(points[:, c])), torch.nan)
+        if frame_rate is not None:
+            points[:, c] = one_euro(points[:, c], frame_rate)
         for t in range(len(frames)):
             if (t, c) not in problems and not bool(torch.isfinite(points[t, c]).all()):
                 problems[t, c] = f"no face found by '{detector.name}' in camera '{plate.name}'"
