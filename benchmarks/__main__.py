@@ -15,7 +15,20 @@ from benchmarks.metrics import Outcome, print_outcome, write_json
 from deepenergy.errors import InputError
 
 # Imported when asked for: a benchmark may need what another does not.
-NAMES = ("network", "truth", "nist", "mgh", "batch", "links", "jacobians", "appearance", "flow", "infill", "smoothing")
+NAMES = (
+    "network",
+    "truth",
+    "nist",
+    "mgh",
+    "batch",
+    "links",
+    "jacobians",
+    "appearance",
+    "flow",
+    "infill",
+    "degraded",
+    "smoothing",
+)
 
 
 def parser() -> argparse.ArgumentParser:
