@@ -2,7 +2,7 @@
 
 Runs of 3, 6 and 12 frames are taken out where the face moves most, 20 runs in all. In `infill.N.vertex_ratio` the
 frames around a run are the true ones, so that nothing but the infill is measured; `infill.N.solved.*` starts from the
-solve of one camera, whose own error in depth the infill inherits; what the frames' own solve erred by is told beside it.
+solve of one camera, whose own error in depth the infill inherits; the error of the frames' own solve stands beside it.
 """
 
 from __future__ import annotations
