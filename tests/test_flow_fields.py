@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +14,17 @@ from tiny_shot import tiny_camera, tiny_rig, tiny_track
 from typer.testing import CliRunner
 
 from deepenergy import InputError, Plates, SolverConfig
+from deepenergy import observe as observing
 from deepenergy.cli import app
 from deepenergy.flow import Flow
 from deepenergy.io.flo import read_flo
+from deepenergy.landmarks.detector import Candidates
+from deepenergy.observe import observe
 from deepenergy.report import write_flow_fields
 from deepenergy.sequence import complete
 from deepenergy.shot import Shot
 from deepenergy.temporal import refine as refinement
+from deepenergy.temporal.one_euro import one_euro
 
 
 class Right:
@@ -112,3 +117,49 @@ def test_order_sweeps_and_prior_arrive_at_the_refinement(monkeypatch: pytest.Mon
     plates = Plates.from_array(np.zeros((4, 80, 96, 3), np.float32), first_frame=1001)
     complete(still, [plates], rig, [tiny_camera()], config, None, lambda _what, _done, _total: None)
     assert seen == [(refinement.RefineConfig().controls * 0.5, 7, "own")]
+
+
+def test_one_euro_filters_boxes_and_landmarks_of_the_plates(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 12
+    generator = torch.Generator().manual_seed(0)
+    steady = torch.rand(68, 2, generator=generator, dtype=torch.float64) * 40 + 20
+    noisy = steady + torch.randn(count, 68, 2, generator=generator, dtype=torch.float64)
+    seen_boxes: list[torch.Tensor] = []
+    times = iter(range(1000))
+
+    class OneFace:
+        name = "stub"
+
+        def candidates(self, images: torch.Tensor) -> list[Candidates]:
+            # A box that trembles.
+            corner = 10.0 + next(times) % 2
+            return [Candidates(torch.tensor([[corner, corner, 70.0, 70.0]], dtype=torch.float64), torch.ones(1))]
+
+    def landmarks(_network: object, images: torch.Tensor, boxes: torch.Tensor, _readings: int) -> SimpleNamespace:
+        seen_boxes.append(boxes)
+        at = torch.arange(len(images)) + (8 * (len(seen_boxes) - 1)) % 16
+        return SimpleNamespace(
+            points=noisy[at],
+            confidence=torch.ones(len(images), 68, dtype=torch.float64),
+            crops=boxes,
+            spread=torch.ones(len(images), 68, 2, 2, dtype=torch.float64),
+        )
+
+    monkeypatch.setattr(observing, "find_landmarks", landmarks)
+    plates = Plates.from_array(np.zeros((count, 80, 96, 3), np.float32))
+
+    def silent(_what: str, _done: int, _total: int) -> None:
+        """No progress report."""
+
+    def roughness(values: torch.Tensor) -> float:
+        return float(values.diff(n=2, dim=0).square().mean())
+
+    arguments = ([plates], plates.frames, OneFace(), None, silent, 1)
+    plain = observe(*arguments)  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(plain.points[:, 0], noisy)
+    before = torch.cat(seen_boxes[2:])
+    seen_boxes.clear()
+    filtered = observe(*arguments, frame_rate=24.0)  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(filtered.points[:, 0], one_euro(noisy, 24.0))
+    assert roughness(filtered.points[:, 0]) < 0.5 * roughness(noisy)
+    assert roughness(torch.cat(seen_boxes[2:])) < 0.5 * roughness(before)
