@@ -28,6 +28,7 @@ NAMES = (
     "appearance",
     "flow",
     "infill",
+    "degraded",
     "smoothing",
 )
 

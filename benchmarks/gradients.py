@@ -103,7 +103,8 @@ def directions(rig: Rig, state: Parameters, view: Camera, generator: torch.Gener
         result.append(Direction(kind, lambda r, at, s=scaled: _linear(r(vertices(s, at), view))))
     still = vertices(torch.zeros(count), torch.tensor(0.0))
     light, tint = torch.randn(9, 3, generator=generator), torch.randn(3, generator=generator)
-    assert rig.vertex_albedo is not None
+    colours = rig.vertex_albedo
+    assert colours is not None
     # A smooth change of albedo over the face.
     waves = 0.05 * torch.sin(rig.neutral * 60 + tint)
 
@@ -111,8 +112,7 @@ def directions(rig: Rig, state: Parameters, view: Camera, generator: torch.Gener
         return _linear(replace(renderer, light=frontal_light() + 0.1 * at * light)(still, view))
 
     def painted(renderer: Renderer, at: Tensor) -> Tensor:
-        # The rig checks its values, which a derivative being taken does not let it see.
-        albedo = rig.vertex_albedo + at * waves
+        albedo = colours + at * waves
         return _linear(replace(renderer, albedo=albedo)(still, view))
 
     return [*result, Direction("lighting", lit, True), Direction("albedo", painted, True)]

@@ -2,7 +2,7 @@
 
 Runs of 3, 6 and 12 frames are taken out where the face moves most, 20 runs in all. In `infill.N.vertex_ratio` the
 frames around a run are the true ones, so that nothing but the infill is measured; `infill.N.solved.*` starts from the
-solve of one camera, whose own error in depth the infill inherits.
+solve of one camera, whose own error in depth the infill inherits; the error of the frames' own solve stands beside it.
 """
 
 from __future__ import annotations
@@ -63,12 +63,13 @@ def run(shot: Path | None = None, track: Track | None = None, network: str = "di
     for length, count in RUNS.items():
         runs = lively_runs(measure.vertices, length, count)
         for name, start in (("", truth), ("solved.", track)):
-            errors: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
+            errors: dict[str, list[np.ndarray]] = {method: [] for method in (*METHODS, "own")}
             for first in runs:
                 # The shot around the run is all that the infill looks at.
                 part = range(max(0, first - 1), min(len(start), first + length + 1))
                 rows = np.arange(first, first + length)
                 holed = without(_cut(start, part), rows - part.start)
+                errors["own"].append(measure.errors(states_of(start)[torch.from_numpy(rows)], rows))
                 for method in METHODS:
                     began = time.perf_counter()
                     filled = infill(holed, [plates], loaded.rig, [camera], flow, InfillConfig(method))
@@ -164,6 +165,8 @@ def _metrics(prefix: str, mean: dict[str, np.ndarray], context: dict[str, object
         flow, plain = float(mean["flow"][i]), float(mean["interpolation"][i])
         what = name.rsplit("_", 1)[0]
         detail = {**context, "flow": f"{flow:.3f} {unit}", "interpolation": f"{plain:.3f} {unit}"}
+        if mean["own"][i]:
+            detail["own solve"] = f"{float(mean['own'][i]):.3f} {unit}"
         result.append(Metric(f"{prefix}{what}_ratio", flow / plain if plain else np.nan, "x", "lower", detail))
         result.append(Metric(f"{prefix}{name}", flow, unit, "lower", context))
     return result

@@ -78,6 +78,9 @@ def run(shot: Path | None = None, track: Track | None = None, camera: str = "lef
             "jitter": ", ".join(f"{w} {e + 1:.2f} to {r:.2f}" for w, e, r in zip(_WHAT, excess, ratios, strict=True)),
             "seconds_per_frame": round(seconds, 3),
         }
+        if config.order != "joint" or name == "self_flow":
+            # Flow between the plates is found once, and is in the first sweep's share.
+            context["seconds_per_sweep"] = round(seconds / config.sweeps, 3)
         prefix = f"smoothing.{name}"
         outcome.metrics.append(Metric(f"{prefix}.excess_jitter_ratio", float(left.max()), "x", "lower", context))
         for what, a, b in zip(_WHAT, after, before, strict=True):

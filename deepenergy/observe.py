@@ -16,6 +16,7 @@ from deepenergy.landmarks.network import HeatmapNetwork, LandmarkSet, landmark_b
 from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.landmarks.search import LEAST_CONFIDENCE, FoundFace, search_face
 from deepenergy.plates import PlateError, Plates
+from deepenergy.temporal.one_euro import one_euro
 
 Progress = Callable[[str, int, int], None]
 # Share of the usual confidence on detected faces; beside a face it is 0.6 of that at most (compact).
@@ -54,6 +55,7 @@ def observe(
     device: str = "cpu",
     batch: int = 8,
     readings: int = 1,
+    frame_rate: float | None = None,
 ) -> Observations:
     """Find the actor's face and landmarks in every frame.
 
@@ -68,6 +70,7 @@ def observe(
         max_gap: frames in a row without a face that are searched near their neighbours'.
         batch: images in memory at once.
         readings: how often the network reads each face in the second pass (`read_landmarks`).
+        frame_rate: frames a second for a one-euro filter on boxes and landmarks; None for no filter.
     """
     shape = (len(frames), len(plates))
     points = torch.full((*shape, 68, 2), torch.nan, dtype=torch.float64)
@@ -93,6 +96,8 @@ def observe(
             repeat = readings if number_of_pass == 1 else 1
             if number_of_pass == 1:
                 boxes = smooth_boxes(boxes, box_window)
+                if frame_rate is not None:
+                    boxes = one_euro(boxes, frame_rate)
             for start in range(0, len(frames), batch):
                 rows = [
                     t
@@ -133,6 +138,8 @@ def observe(
                 # Landmarks that are not sure would move the windows of their neighbours.
                 boxes = fill_gaps(torch.where(sure[:, None], own, torch.nan), max_gap)
                 boxes = torch.where((seen & torch.isnan(boxes).any(1))[:, None], own, boxes)
+        if frame_rate is not None:
+            points[:, c] = one_euro(points[:, c], frame_rate)
         for t in range(len(frames)):
             if (t, c) not in problems and not bool(torch.isfinite(points[t, c]).all()):
                 problems[t, c] = f"no face found by '{detector.name}' in camera '{plate.name}'"

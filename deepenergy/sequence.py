@@ -116,7 +116,7 @@ def solve_sequence(
     )
     track = complete(track, plates, rig, cameras, config, flow, progress)
     if config.refine != "none" and config.reestimate:
-        how, rounds = RefineConfig(method=config.refine), ReestimateConfig(rounds=config.reestimate)
+        how, rounds = _refine_config(config), ReestimateConfig(rounds=config.reestimate)
         track = reestimate(
             track, observed, plates, rig, cameras, renderer, network, flow, config, how, rounds, progress
         )
@@ -152,8 +152,12 @@ def complete(
     if config.infill != "none":
         track = infill(track, plates, rig, cameras, flow, InfillConfig(method=config.infill), progress)
     if config.refine != "none":
-        track = refine(track, plates, rig, cameras, flow, RefineConfig(method=config.refine), progress)
+        track = refine(track, plates, rig, cameras, flow, _refine_config(config), progress)
     return track
+
+
+def _refine_config(config: SolverConfig) -> RefineConfig:
+    return RefineConfig(config.refine, config.refine_order, config.refine_sweeps, prior=config.refine_prior)
 
 
 def _solve_frames(
@@ -230,6 +234,7 @@ def _observed(
         config.max_gap,
         config.device,
         readings=config.readings,
+        frame_rate=config.frame_rate if config.landmark_filter == "one_euro" else None,
     )
     arrays = {name: getattr(observed, name).numpy() for name in _OBSERVED}
     arrays["problem_at"] = np.array(list(observed.problems), np.int64).reshape(-1, 2)

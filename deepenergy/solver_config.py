@@ -16,6 +16,8 @@ from deepenergy.stages import DEFAULT_STAGES, Stage
 
 INFILL = ("flow", "interpolation", "none")
 REFINE = ("hybrid", "averaging", "plate_flow", "self_flow", "spline", "none")
+REFINE_ORDERS = ("joint", "gauss_seidel", "jacobi")
+FILTERS = ("none", "one_euro")
 JACOBIANS = ("auto", "geometric", "deep")
 KERNELS: dict[str, type[Kernel] | None] = {
     "none": None, "huber": Huber, "cauchy": Cauchy, "geman_mcclure": GemanMcClure, "welsch": Welsch,
@@ -33,6 +35,9 @@ class SolverConfig:
         device: torch device of renders and networks.
         l2: lambda on squared controls (section 8.2), for pixels of a 512x512 face crop.
         box_smoothing: frames over which face boxes are smoothed, odd; 1 for none.
+        landmark_filter: "one_euro" filters boxes and landmarks of the plates over time before anything is solved
+            (section 7; temporal/one_euro.py), "none" leaves them as they are read.
+        frame_rate: frames a second, for the filter.
         max_gap: frames without a detection that are searched near their neighbours' faces.
         min_confidence: a frame whose mean landmark confidence is lower failed, in [0, 1].
         max_residual: a frame whose mean landmark distance is larger failed, in crop pixels.
@@ -51,6 +56,10 @@ class SolverConfig:
         infill: how failed frames get a state from solved ones: "flow", "interpolation" or "none" (temporal/infill.py).
         refine: how the track is made consistent in time: "hybrid", "averaging", "plate_flow", "self_flow", "spline"
             or "none" (temporal/refine.py).
+        refine_order: how frames that depend on each other are solved: "joint" (all at once), or by the paper's sweeps
+            over single frames, "gauss_seidel" or "jacobi".
+        refine_sweeps: how many sweeps.
+        refine_prior: factor on the prior on deviating from where refinement starts (section 7).
         reestimate: rounds of solving the expression again on the refined pose (temporal/reestimate.py).
         flow_network: what finds the flow between plates: "dis", "compact", "raft" or "raft_small" (flow/).
         flow_weights: its weights file, instead of its own.
@@ -66,6 +75,8 @@ class SolverConfig:
     device: str = "cpu"
     l2: float = 100.0
     box_smoothing: int = 5
+    landmark_filter: str = "none"
+    frame_rate: float = 24.0
     max_gap: int = 12
     min_confidence: float = 0.25
     max_residual: float = 12.0
@@ -78,6 +89,9 @@ class SolverConfig:
     supersample: int = 2
     infill: str = "flow"
     refine: str = "hybrid"
+    refine_order: str = "joint"
+    refine_sweeps: int = 4
+    refine_prior: float = 1.0
     reestimate: int = 0
     flow_network: str = "dis"
     flow_weights: str | None = None
@@ -98,6 +112,11 @@ class SolverConfig:
             ("renderer", self.renderer != "numba" or self.device == "cpu", f"'torch' on device '{self.device}'"),
             ("infill", self.infill in INFILL, "one of " + ", ".join(INFILL)),
             ("refine", self.refine in REFINE, "one of " + ", ".join(REFINE)),
+            ("refine_order", self.refine_order in REFINE_ORDERS, "one of " + ", ".join(REFINE_ORDERS)),
+            ("refine_sweeps", self.refine_sweeps >= 1, "1 or more"),
+            ("refine_prior", 0 <= self.refine_prior < float("inf"), "0 or more"),
+            ("landmark_filter", self.landmark_filter in FILTERS, "one of " + ", ".join(FILTERS)),
+            ("frame_rate", 0 < self.frame_rate < float("inf"), "more than 0 frames a second"),
             ("reestimate", self.reestimate >= 0, "0 or more"),
             ("flow_network", self.flow_network in NETWORKS, "one of " + ", ".join(NETWORKS)),
             ("supersample", 1 <= self.supersample <= 8, "between 1 and 8"),

@@ -62,3 +62,16 @@ def test_infill_strip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
         assert image.size == (220 * 4, 220 * 4)
     told = capsys.readouterr().out
     assert "1003: interpolation" in told and "1002: interpolation 0.00 mm, flow 0.00 mm" in told
+
+
+@pytest.mark.slow
+def test_before_and_after(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, "06_before_after.py", "--output", tmp_path)
+    tracks = [Track.load(tmp_path / f"{name}.track.npz") for name in ("before", "after")]
+    assert all(track.solved.all() for track in tracks) and (tracks[1].provenance == "refined by hybrid").all()
+    told = capsys.readouterr().out
+    values = [line for line in told.splitlines() if line.startswith("jitter of ")]
+    assert len(values) == 3 and "before: 10 solved, 0 infilled, 0 failed" in told
+    with Image.open(tmp_path / "before_after.png") as image:
+        assert image.size == (2 * 480, 6 * 480)
+    assert (tmp_path / "before_after.mp4").stat().st_size > 10_000

@@ -72,6 +72,20 @@ def test_averaging_leaves_steady_motion_alone_and_has_its_weights() -> None:
     torch.testing.assert_close(average_states(peak, range(7)).translation, peak.translation, rtol=0.01, atol=2e-3)
 
 
+def test_a_blink_of_a_steady_head_stays_and_noise_beside_it_goes() -> None:
+    still = line(7)
+    weights = torch.zeros_like(still.weights)
+    weights[3, 0], weights[3, 1] = 1.0, 0.004
+    jaw = torch.zeros_like(still.jaw)
+    jaw[3, 0], jaw[3, 1], jaw[3, 3] = 0.5, 0.0004, 0.2
+    pose = (still.rotation[:1].expand(7, 3, 3), torch.zeros(7, 3, dtype=F64))
+    found = average_states(Parameters(*pose, jaw, weights), range(7))
+    assert float(found.weights[3, 0]) > 0.99 and float(found.weights[2, 0]) < 0.3 * 0.25
+    assert float(found.jaw[3, 0]) > 0.49 and float(found.jaw[3, 3]) > 0.19
+    for values, peak in ((found.weights[:, 1], 0.004), (found.jaw[:, 1], 0.0004)):
+        torch.testing.assert_close(values[2:5], peak * torch.tensor([0.25, 0.5, 0.25], dtype=F64), rtol=1e-3, atol=0)
+
+
 def test_averaging_stops_at_gaps_and_unusable_frames() -> None:
     state = noisy(line(6))
     frames = [1, 2, 3, 10, 11, 12]

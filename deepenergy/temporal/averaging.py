@@ -19,8 +19,9 @@ from deepenergy.rotation import matrix_to_quaternion, quaternion_to_matrix, rota
 
 # The current frame counts more heavily (appendix A).
 THREE_FRAMES = (1.0, 2.0, 1.0)
-# How far a frame may lie from the mean of its neighbours and be smoothed: noise of a solve, and not a whip of the head.
-_TURN, _MOVE = math.radians(4.0), 0.02
+# How far a frame may lie from the mean of its neighbours and be smoothed: noise of a solve, and neither a whip of the
+# head nor a blink. Radians and metres for pose and jaw, and controls' weights.
+_TURN, _MOVE, _CONTROL = math.radians(4.0), 0.02, 0.3
 
 
 def mean_rotation(rotation: Float[Tensor, "*b n 3 3"], weights: Float[Tensor, "*b n"]) -> Float[Tensor, "*b 3 3"]:
@@ -41,6 +42,7 @@ def average_states(
 
     A neighbour counts only if its mirror image about the current frame does: a one-sided mean would lag behind motion.
     Neighbours count less and less where their mean is farther from the frame than a solve's noise: a jolt is motion.
+    The pose goes as one; jaw and weights each for themselves too, so that a blink of a steady head stays one.
 
     Args:
         state: T states.
@@ -75,8 +77,12 @@ def average_states(
         def mean(values: Tensor, share: Tensor = share) -> Tensor:
             return (values[index] * share[..., None]).sum(1)
 
+        span = torch.tensor([_TURN] * 3 + [_MOVE] * 3).to(state.jaw)
         moved = Parameters(
-            mean_rotation(state.rotation[index], share), mean(state.translation), mean(state.jaw), mean(state.weights)
+            mean_rotation(state.rotation[index], share),
+            mean(state.translation),
+            _calmed(state.jaw, mean(state.jaw), share[:, reach], span),
+            _calmed(state.weights, mean(state.weights), share[:, reach], torch.full((1,), _CONTROL).to(state.weights)),
         )
         row, matrix = good[:, None], good[:, None, None]
         state = Parameters(
@@ -86,6 +92,20 @@ def average_states(
             torch.where(row, moved.weights, state.weights),
         )
     return state
+
+
+def _calmed(
+    values: Float[Tensor, "t d"], smoothed: Float[Tensor, "t d"], own: Float[Tensor, " t"], span: Float[Tensor, " d"]
+) -> Float[Tensor, "t d"]:
+    """Smoothed values, each the less the farther its neighbours' mean is from it (Geman-McClure's weight).
+
+    Args:
+        own: share of the frame itself in `smoothed`.
+        span: how far a value's noise reaches.
+    """
+    # The window's mean lies a share of the way from the frame to its neighbours.
+    away = (smoothed - values) / (1 - own[:, None]).clamp_min(1e-9)
+    return values + (smoothed - values) * (1 + (away / span).square()) ** -2
 
 
 def _trusted(state: Parameters, index: Tensor, weights: Float[Tensor, "t n"]) -> Float[Tensor, "t n"]:

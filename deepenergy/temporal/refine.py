@@ -65,6 +65,7 @@ class RefineConfig:
         points: how many points of the face are followed.
         flow: how much flow counts.
         image, controls, rotation, translation: the prior on deviating from the start, see `Deviation`.
+        prior: factor on all of it.
         smoothing: lambda of the splines, in frames; chosen by cross-validation when None.
 
     Raises:
@@ -83,6 +84,7 @@ class RefineConfig:
     controls: float = 10.0
     rotation: float = 0.1
     translation: float = 0.1
+    prior: float = 1.0
     smoothing: float | None = None
 
     def __post_init__(self) -> None:
@@ -94,7 +96,7 @@ class RefineConfig:
             ("size", self.size >= 128, "at least 128 pixels"),
             ("points", self.points >= 50, "at least 50"),
             ("smoothing", self.smoothing is None or self.smoothing >= 0, "0 or more"),
-            *((name, getattr(self, name) >= 0, "0 or more") for name in ("image", "controls", *REFINED[:2])),
+            *((name, getattr(self, name) >= 0, "0 or more") for name in ("image", "controls", "prior", *REFINED[:2])),
         )
         for name, good, expected in checks:
             if not good:
@@ -195,7 +197,7 @@ def _refined(
     flows = PlateFlows(plates, given, network, config.size)
     look = Appearance(plates, cameras, given, points, state, solved)
     chain = Chain(rig, points, cameras, flows, state, look)
-    weights = {name: getattr(config, name) for name in ("image", "controls", "rotation", "translation")}
+    weights = {name: config.prior * getattr(config, name) for name in ("image", "controls", "rotation", "translation")}
     prior = Deviation.about(state, rig, **weights)
     free = free_controls(rig).expand(len(state), -1)
     if config.method != "self_flow" and config.order == "joint":
