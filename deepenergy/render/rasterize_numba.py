@@ -45,25 +45,26 @@ def _fill(
         j0, j1 = int(np.ceil(max(low_x, 0.0) - 0.5)), int(np.floor(min(high_x, float(width)) - 0.5))
         i0, i1 = int(np.ceil(max(low_y, 0.0) - 0.5)), int(np.floor(min(high_y, float(height)) - 0.5))
         j0, i0, j1, i1 = max(j0, 0), max(i0, 0), min(j1, width - 1), min(i1, height - 1)
-        inv_a, inv_b, inv_c = 1.0 / z[a], 1.0 / z[b], 1.0 / z[c]
+        inv_a, inv_b, inv_c, share = 1.0 / z[a], 1.0 / z[b], 1.0 / z[c], 1.0 / area
         for i in range(i0, i1 + 1):
             y = i + 0.5
             for j in range(j0, j1 + 1):
                 x = j + 0.5
-                wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) / area
-                wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) / area
+                wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) * share
+                wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * share
                 # By itself: what is left of 1 is a rounding error below 0 on an edge that two triangles share.
-                wc = ((ax - x) * (by - y) - (ay - y) * (bx - x)) / area
+                wc = ((ax - x) * (by - y) - (ay - y) * (bx - x)) * share
                 if wa < 0 or wb < 0 or wc < 0:
                     continue
                 inv = wa * inv_a + wb * inv_b + wc * inv_c
                 if inv > inverse[i, j]:
                     inverse[i, j] = inv
                     index[i, j] = f
-                    bary[i, j, 0] = wa * inv_a / inv
-                    bary[i, j, 1] = wb * inv_b / inv
-                    bary[i, j, 2] = wc * inv_c / inv
-                    depth[i, j] = 1.0 / inv
+                    here = 1.0 / inv
+                    bary[i, j, 0] = wa * inv_a * here
+                    bary[i, j, 1] = wb * inv_b * here
+                    bary[i, j, 2] = wc * inv_c * here
+                    depth[i, j] = here
 
 
 def rasterize_numba(
@@ -86,8 +87,9 @@ def rasterize_numba(
         inverse.fill(0)
         out = (index[b], bary[b], z_out[b], inverse)
         _fill(xy[b], z[b], triangles, near, cull_backfaces, *out)
-        crossing = crosses_near(depth[b].detach(), faces, near)
-        if bool(crossing.any()):
+        # Nearly always nothing comes that near.
+        crossing = crosses_near(depth[b].detach(), faces, near) if z[b].min(initial=np.inf) < near else None
+        if crossing is not None and bool(crossing.any()):
             _fill_clipped(pixels[b].detach(), depth[b].detach(), faces, crossing, near, cull_backfaces, *out)
     return Fragments(torch.from_numpy(index), torch.from_numpy(bary), torch.from_numpy(z_out))
 
