@@ -52,7 +52,8 @@ def test_monotonic_and_unclipped() -> None:
 def test_batched_equals_looped_and_keeps_dtype() -> None:
     x = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
     looped = torch.stack([linear_to_srgb(v) for v in x.reshape(-1)]).reshape(x.shape)
-    assert torch.equal(linear_to_srgb(x), looped)
+    # A vector unit's power and the scalar one may differ in the last bit.
+    torch.testing.assert_close(linear_to_srgb(x), looped, rtol=2e-7, atol=0)
     assert linear_to_srgb(x.double()).dtype == torch.float64
 
 
