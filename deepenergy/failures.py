@@ -1,9 +1,10 @@
 """Which solved frames are not to be believed, and why: against the limits of the settings and against the shot itself.
 
 A frame fails for itself when its landmarks are weak or plate and render stay far apart. It fails beside the others when
-its residual, or how alike plate and render are, lies far outside of what the shot's frames have, or when the head
-jumps away from its neighbours and back. "Far" is counted in robust standard deviations (1.4826 median absolute
-deviations), and never less than a floor: in a shot of even frames the best of them is no failure.
+its landmarks are much weaker than usual, when its residual, or how alike plate and render are, lies far outside of what
+the shot's frames have, or when the head jumps away from its neighbours and back. "Far" is counted in robust standard
+deviations (1.4826 median absolute deviations), and never less than a floor: in a shot of even frames the best of them
+is no failure.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from deepenergy.solver_config import SolverConfig
 OUTLIER = 6.0
 # Floors: crop pixels, correlation, degrees and metres.
 RESIDUAL_FLOOR, LIKENESS_FLOOR, TURN_FLOOR, MOVE_FLOOR = 2.0, 0.15, 12.0, 0.04
+# Share of the shot's usual confidence in landmarks that a face has (docs/decisions/0010).
+LEAST_SURE = 0.75
 # Frames of the running median that a jump is told from, and the fewest frames that say what is usual.
 WINDOW, FEWEST = 9, 8
 
@@ -51,6 +54,13 @@ def judge(evidence: Evidence, config: SolverConfig) -> list[str]:
     """Why each frame failed; "" for one that did not, and for one that was not solved."""
     reasons = [_alone(evidence, t, config) if evidence.solved[t] else "" for t in range(len(evidence.frames))]
     good = evidence.solved & np.array([not reason for reason in reasons], dtype=bool)
+    usual = float(np.median(evidence.confidence[good])) if good.sum() >= FEWEST else 0.0
+    for t in np.flatnonzero(good & (evidence.confidence < LEAST_SURE * usual)):
+        sure = float(evidence.confidence[t])
+        reasons[t] = (
+            f"weak landmarks on the plate (mean confidence {sure:.2f}, while {usual:.2f} is usual in this shot)"
+        )
+    good &= np.array([not reason for reason in reasons], dtype=bool)
     residual_limit = _limit(evidence.residual[good], RESIDUAL_FLOOR)
     likeness_limit = -_limit(-evidence.likeness[good], LIKENESS_FLOOR)
     for t in np.flatnonzero(good):

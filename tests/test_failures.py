@@ -46,6 +46,14 @@ def test_a_lively_shot_has_no_failures() -> None:
         assert failed(judge(evidence(seed), SolverConfig())) == []
 
 
+def test_landmarks_weaker_than_the_shot_has_them() -> None:
+    shot = evidence()
+    shot.confidence[[3, 9]] = 0.55, 0.65
+    found = judge(shot, SolverConfig())
+    assert failed(found) == [3]
+    assert found[3] == "weak landmarks on the plate (mean confidence 0.55, while 0.80 is usual in this shot)"
+
+
 def test_limits_of_the_settings() -> None:
     shot = evidence()
     shot.confidence[3] = 0.1
