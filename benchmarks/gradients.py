@@ -31,13 +31,16 @@ from torch.nn.functional import conv2d
 from benchmarks.data import data_folder
 from benchmarks.links import state_of
 from benchmarks.metrics import Metric, Outcome
+from benchmarks.pytorch3d_image import pytorch3d_image
 from benchmarks.truth import TruthShot
 from deepenergy.camera import Camera
 from deepenergy.colour import srgb_to_linear
+from deepenergy.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.render import Render, Renderer
 from deepenergy.render.lighting import frontal_light
 from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.render.rasterize_pytorch3d import load_pytorch3d
 from deepenergy.render.regions import MATERIALS, material_regions
 from deepenergy.rig import Rig
 
@@ -47,6 +50,8 @@ FRAMES = (12, 40, 76)
 SHAPES = ("jawOpen", "mouthSmile_L", "browInnerUp_L")
 # Samples a side of the derivatives that are measured; the first is the one that is held to the baseline.
 SAMPLES = (6, 4, 2, 1)
+# PyTorch3D looks at every triangle for every pixel on a CPU.
+PEER_SIZE, PEER_FUNCTIONALS, PEER_BLUR = 48, 8, 1.0
 Image = Callable[[Tensor], Tensor]
 
 
@@ -55,7 +60,13 @@ def run(shot: Path | None = None) -> Outcome:
     folder = shot if shot is not None else data_folder() / "shots" / "ict_stereo"
     if not folder.is_dir():
         return Outcome(skipped={"gradients": f"no folder {folder} (set DEEPENERGY_TEST_DATA)"})
-    return Outcome(metrics=measure(TruthShot.load(folder)))
+    loaded = TruthShot.load(folder)
+    outcome = Outcome(metrics=measure(loaded))
+    try:
+        outcome.metrics += measure_peers(loaded)
+    except InputError as error:
+        outcome.skipped["gradients.small"] = str(error)
+    return outcome
 
 
 @dataclass(frozen=True)
@@ -66,20 +77,22 @@ class Direction:
         kind: what varies.
         image: of that number and of a renderer's settings.
         smooth: whether no outline moves, so that differences need no half pixel.
+        vertices: of that number, where it is they that move.
     """
 
     kind: str
     image: Callable[[Renderer, Tensor], Tensor]
     smooth: bool = False
+    vertices: Image | None = None
 
 
-def window(shot: TruthShot, state: Parameters) -> Camera:
+def window(shot: TruthShot, state: Parameters, size: int = SIZE) -> Camera:
     """The left camera, cropped to the face."""
     camera = shot.camera("left")
     marks = camera.project(shot.rig.landmarks(shot.rig.vertices(state)))[0]
     centre = (marks.amin(0) + marks.amax(0)) / 2
     half = 0.85 * (marks.amax(0) - marks.amin(0)).max()
-    return camera.crop(torch.cat([centre - half, centre + half]), SIZE)
+    return camera.crop(torch.cat([centre - half, centre + half]), size)
 
 
 def directions(rig: Rig, state: Parameters, view: Camera, generator: torch.Generator) -> list[Direction]:
@@ -100,7 +113,11 @@ def directions(rig: Rig, state: Parameters, view: Camera, generator: torch.Gener
     for kind, step in steps.items():
         there, here = (view.project(vertices(step, torch.tensor(h))) for h in (1e-4, 0.0))
         scaled = step / float((there - here).norm(dim=-1).max() / 1e-4)
-        result.append(Direction(kind, lambda r, at, s=scaled: _linear(r(vertices(s, at), view))))
+
+        def moved(at: Tensor, step: Tensor = scaled) -> Tensor:
+            return vertices(step, at)
+
+        result.append(Direction(kind, lambda r, at, v=moved: _linear(r(v(at), view)), vertices=moved))
     still = vertices(torch.zeros(count), torch.tensor(0.0))
     light, tint = torch.randn(9, 3, generator=generator), torch.randn(3, generator=generator)
     colours = rig.vertex_albedo
@@ -122,9 +139,11 @@ def _linear(render: Render) -> Tensor:
     return srgb_to_linear(render.image)
 
 
-def functionals(generator: torch.Generator, channels: int, blur: float) -> Float[Tensor, "n c h w"]:
+def functionals(
+    generator: torch.Generator, channels: int, blur: float, size: int = SIZE, count: int = FUNCTIONALS
+) -> Float[Tensor, "n c h w"]:
     """Random weights of an image's pixels."""
-    noise = torch.randn(FUNCTIONALS, channels, SIZE, SIZE, generator=generator)
+    noise = torch.randn(count, channels, size, size, generator=generator)
     if not blur:
         return noise
     reach = int(3 * blur)
@@ -218,6 +237,48 @@ def measure(shot: TruthShot) -> list[Metric]:
         each |= {f"{s * s} samples": float(values[s].median()) for s in SAMPLES[1:]}
         metrics.append(Metric(f"gradients.{kind}.median", float(values[first].median()), "share", "lower", each))
     return metrics
+
+
+def measure_peers(shot: TruthShot) -> list[Metric]:
+    """Ours beside PyTorch3D's hard and soft rasteriser, in a small window.
+
+    Raises:
+        InputError: PyTorch3D is not installed.
+    """
+    load_pytorch3d()
+    generator = torch.Generator().manual_seed(1)
+    renderer, state = Renderer(shot.rig, ambient_occlusion(shot.rig)), state_of(shot)[[FRAMES[1]]]
+    view = window(shot, state, PEER_SIZE)
+    weights = functionals(generator, 3, PEER_BLUR, PEER_SIZE, PEER_FUNCTIONALS)
+    found: dict[str, list[Tensor]] = {}
+    for direction in directions(shot.rig, state, view, generator):
+        move = direction.vertices
+        if move is None:
+            continue
+        # As many samples as the large window has over the face.
+        expected = (weights * difference(direction.image, renderer, MOTION)).sum((1, 2, 3))
+        images: dict[str, Image] = {
+            f"ours_{s * s}_samples": partial(direction.image, replace(renderer, supersample=s)) for s in (4, 1)
+        }
+        for name, soft in (("pytorch3d_hard", False), ("pytorch3d_soft", True)):
+            images[name] = lambda at, soft=soft, move=move: pytorch3d_image(renderer, move(at), view, soft)
+        for name, image in images.items():
+            at = torch.zeros((), requires_grad=True)
+            seen = image(at)
+            slopes = [torch.autograd.grad((seen * w).sum(), at, retain_graph=True)[0] for w in weights]
+            off = (torch.stack(slopes) - expected).abs() / expected.square().mean().sqrt()
+            found.setdefault(name, []).append(off)
+    context = {"size": PEER_SIZE, "directions": len(found["pytorch3d_hard"]), "functionals": PEER_FUNCTIONALS}
+    return [
+        Metric(
+            f"gradients.small.{name}",
+            float(torch.cat(parts).median()),
+            "share",
+            "lower",
+            {**context, "p95": float(torch.cat(parts).quantile(0.95))},
+        )
+        for name, parts in found.items()
+    ]
 
 
 def _silhouettes(

@@ -164,7 +164,7 @@ def _encoded(linear: NDArray[np.float32], back: NDArray[np.float64], slope: bool
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _encoded_value(value: float, slope: bool) -> float:
+def _encoded_value(value: Any, slope: bool) -> Any:
     """In the value's own precision: single powers take a third of the time."""
     kind = type(value)
     held = min(max(value, kind(0)), kind(1))

@@ -84,7 +84,7 @@ class Renderer:
         width, height = camera.width * s, camera.height * s
         vertices = vertices.float()
         pixels, depth, visible = self._look(vertices, camera)
-        faces, colour = self._faces(vertices), self._vertex_colours(vertices)
+        faces, colour = self._faces(vertices), self.vertex_colours(vertices)
         blend = self._blend(visible, pixels, depth)
         if self._textured or vertices.device.type != "cpu":
             surface = surface_points(visible.fragments, pixels, depth, faces)
@@ -176,8 +176,8 @@ class Renderer:
             return self.rig.vertex_albedo.to(like)
         return torch.tensor(_GREY_SKIN).to(like).expand(self.rig.neutral.shape[0], 3)
 
-    def _vertex_colours(self, vertices: Tensor) -> Tensor:
-        """Light at the vertices `[B, V, 3]`, reflected unless a texture says how.
+    def vertex_colours(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 3"]:
+        """Scene-linear light at the vertices, reflected unless a texture says how.
 
         At the vertices, and interpolated from there: nine harmonics vary slowly over a mesh of faces, and samples are
         ten times as many.
