@@ -17,8 +17,10 @@ from torch.func import jvp
 
 from deepenergy import Camera, Rig
 from deepenergy.render import Renderer, contours, rasterize
+from deepenergy.render.cliffs import advance, find_cliffs
 from deepenergy.render.contours import find_crossings
 from deepenergy.render.mesh_edges import mesh_edges
+from deepenergy.render.piercings import gap_of
 from deepenergy.render.texture import mip_texture
 
 SIDE = 32
@@ -344,3 +346,23 @@ def test_a_far_checker_shows_its_mean_and_its_gradient_is_the_coverage() -> None
     assert texture.grad is not None
     assert float(texture.grad.sum()) == pytest.approx(3 * len(surface.where), rel=1e-4)
     assert float(mip_texture(checker).texels[-1].mean()) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_cliffs_mix_nothing_and_move_with_the_nearer_surface() -> None:
+    corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    pixels = torch.cat([corners * 5.3 + 10, corners * 9 + 10])[None]
+    depth = torch.cat([torch.ones(4), torch.full((4,), 2.0)])[None]
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
+    fragments = rasterize(pixels, depth, faces, (20, 20))
+    none = torch.zeros(0, dtype=torch.int64)
+    cliffs = find_cliffs(8, faces, mesh_edges(faces), fragments, none)
+    seen = torch.where(fragments.face_index[0] >= 0, fragments.depth[0], 9.0)
+    assert len(cliffs.near) == int((seen.diff(dim=0) != 0).sum() + (seen.diff(dim=1) != 0).sum())
+    speed = torch.tensor([0.3, -0.7])
+    at, moved = jvp(lambda x: advance(cliffs, x, depth), (pixels,), (speed.expand_as(pixels),))
+    assert not at.any()
+    onwards = torch.where(cliffs.far > cliffs.near, 1.0, -1.0)
+    torch.testing.assert_close(moved, speed[cliffs.axis] * onwards, atol=1e-5, rtol=0)
+    found = gap_of(cliffs.near[:1], cliffs.far[:1], cliffs.axis[:1], 400)
+    fewer = find_cliffs(8, faces, mesh_edges(faces), fragments, found)
+    assert len(fewer.near) < len(cliffs.near)

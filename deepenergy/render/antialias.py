@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepenergy.render.cliffs import Cliffs, advance, find_cliffs
 from deepenergy.render.contours import Crossings, find_crossings
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
@@ -62,19 +63,24 @@ def outlines(
     focal: Float[Tensor, " b"],
     near: float = 1e-3,
     cull_backfaces: bool = False,
-) -> tuple[Crossings, Piercings]:
+) -> tuple[Crossings, Piercings, Cliffs]:
     """Where outlines pass between samples; no gradient. Arguments as for `find_crossings`."""
     crossings = find_crossings(pixels, depth, faces, edges, fragments, focal, near, cull_backfaces)
     piercings = find_piercings(pixels, depth, faces, edges, fragments, focal)
     samples = fragments.face_index.numel()
     kept = apart(piercings, gap_of(crossings.inside, crossings.outside, crossings.axis, samples), samples)
     fields = (piercings.first, piercings.second, piercings.corners, piercings.axis)
-    return crossings, Piercings(*(part[kept] for part in fields))
+    piercings = Piercings(*(part[kept] for part in fields))
+    gaps = [gap_of(*ends, samples) for ends in (
+        (crossings.inside, crossings.outside, crossings.axis), (piercings.first, piercings.second, piercings.axis)
+    )]  # fmt: skip
+    return crossings, piercings, find_cliffs(pixels.shape[1], faces, edges, fragments, torch.cat(gaps))
 
 
 def blend_of(
     crossings: Crossings,
     piercings: Piercings,
+    cliffs: Cliffs,
     pixels: Float[Tensor, "b v 2"],
     depth: Float[Tensor, "b v"],
     size: tuple[int, int],
@@ -82,7 +88,7 @@ def blend_of(
     """The blend at outlines.
 
     Args:
-        crossings, piercings: from `outlines`.
+        crossings, piercings, cliffs: from `outlines`.
         pixels, depth: projected vertices, in samples and metres.
         size: (width, height) in samples.
     """
@@ -97,7 +103,12 @@ def blend_of(
     share = torch.where(near, 0.5 - distance, distance - 0.5).clamp(0, 0.5)
     sample, group = torch.unique(target, return_inverse=True)
     kept = axis == _larger(share.detach(), group * 2 + axis, len(sample))[group]
-    return Blend(target[kept], source[kept], share[kept])
+    step = 0.5 * advance(cliffs, pixels, depth).to(share)
+    return Blend(
+        torch.cat([target[kept], cliffs.far, cliffs.near]),
+        torch.cat([source[kept], cliffs.near, cliffs.far]),
+        torch.cat([share[kept], step, -step]),
+    )
 
 
 def _larger(share: Tensor, slot: Int[Tensor, " m"], samples: int) -> Int[Tensor, " n"]:

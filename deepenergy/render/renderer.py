@@ -128,10 +128,10 @@ class Renderer:
         return pixels, depth, without_derivative(look, pixels, depth)
 
     def _blend(self, visible: Visible, pixels: Tensor, depth: Tensor) -> Blend | None:
-        if visible.crossings is None or visible.piercings is None:
+        if visible.crossings is None or visible.piercings is None or visible.cliffs is None:
             return None
         height, width = visible.fragments.face_index.shape[1:]
-        return blend_of(visible.crossings, visible.piercings, pixels, depth, (width, height))
+        return blend_of(visible.crossings, visible.piercings, visible.cliffs, pixels, depth, (width, height))
 
     def surface(
         self, vertices: Float[Tensor, "b v 3"], camera: Camera

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
 from torch.autograd import forward_ad
 
+from deepenergy.render.cliffs import Cliffs
 from deepenergy.render.contours import Crossings
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.piercings import Piercings
@@ -30,6 +31,7 @@ class Visible:
     fragments: Fragments
     crossings: Crossings | None = None
     piercings: Piercings | None = None
+    cliffs: Cliffs | None = None
 
 
 def without_derivative(look: Look, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]) -> Visible:
@@ -42,7 +44,7 @@ def without_derivative(look: Look, pixels: Float[Tensor, "b v 2"], depth: Float[
     fragments = Fragments(*columns[:3])
     if len(columns) == 3:
         return Visible(fragments)
-    return Visible(fragments, Crossings(*columns[3:7]), Piercings(*columns[7:]))
+    return Visible(fragments, Crossings(*columns[3:7]), Piercings(*columns[7:11]), Cliffs(*columns[11:]))
 
 
 def differentiated(*tensors: Tensor) -> bool:
@@ -57,7 +59,8 @@ class _Opaque(torch.autograd.Function):
     @staticmethod
     def forward(pixels: Tensor, depth: Tensor, look: Look) -> tuple[Tensor, ...]:
         visible = look(pixels, depth)
-        parts = [p for p in (visible.fragments, visible.crossings, visible.piercings) if p is not None]
+        every = (visible.fragments, visible.crossings, visible.piercings, visible.cliffs)
+        parts = [part for part in every if part is not None]
         return tuple(getattr(part, name) for part in parts for name in part.__dataclass_fields__)
 
     @staticmethod

@@ -1,0 +1,82 @@
+"""Where one part of a mesh ends before another and no outline was found: its rim is thinner than a sample, or dives
+into the surface behind.
+
+Such an outline is taken to lie midway between two samples, so that it mixes nothing, and to move with the nearer
+surface. Of samples in a staircase each counts its own axis: the flux through the stairs is that through the line that
+they follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deepenergy.render.fragments import Fragments
+from deepenergy.render.mesh_edges import MeshEdges
+
+
+@dataclass(frozen=True)
+class Cliffs:
+    """M pairs of neighbouring samples; carries no gradient.
+
+    Attributes:
+        near, far: `[M]` flat index into `B * H * W` of the sample with the nearer surface, and of the other.
+        corners: `[M, 3]` vertices of the nearer's triangle, flat into `B * V`.
+        barycentrics: `[M, 3]` of the nearer sample.
+        axis: `[M]` 0 in a row, 1 in a column.
+    """
+
+    near: Tensor
+    far: Tensor
+    corners: Tensor
+    barycentrics: Tensor
+    axis: Tensor
+
+
+def find_cliffs(
+    vertices: int, faces: Int[Tensor, "f 3"], edges: MeshEdges, fragments: Fragments, found: Int[Tensor, " n"]
+) -> Cliffs:
+    """Pairs of samples of different parts whose gap is none of `found` (numbered as by `gap_of`).
+
+    Args:
+        vertices: of one mesh.
+        faces, edges: the mesh.
+        fragments: its visibility.
+        found: gaps that have an outline.
+    """
+    height, width = fragments.face_index.shape[1:]
+    # The background, -1, is the last of the parts.
+    part = torch.cat([edges.part, edges.part.new_full((1,), -1)])[fragments.face_index]
+    depth = torch.where(fragments.face_index >= 0, fragments.depth, torch.inf).reshape(-1)
+    columns = []
+    for axis, step in ((0, 1), (1, width)):
+        ahead = part[:, :, 1:] != part[:, :, :-1] if axis == 0 else part[:, 1:] != part[:, :-1]
+        image, row, column = ahead.nonzero().unbind(1)
+        first = (image * height + row) * width + column
+        columns.append((first, first + step, torch.full_like(first, axis)))
+    first, second, axis = (torch.cat(parts) for parts in zip(*columns, strict=True))
+    samples = fragments.face_index.numel()
+    left = ~torch.isin(first + samples * axis, found)
+    # Samples that an outline was found at, along either axis, have what moves there already.
+    gap, of = found % samples, torch.div(found, samples, rounding_mode="floor")
+    known = torch.cat([gap, gap + torch.where(of == 0, 1, width)])
+    left &= ~(torch.isin(first, known) | torch.isin(second, known))
+    first, second, axis = first[left], second[left], axis[left]
+    nearer = depth[first] <= depth[second]
+    near, far = torch.where(nearer, first, second), torch.where(nearer, second, first)
+    image = torch.div(near, height * width, rounding_mode="floor")
+    corners = faces[fragments.face_index.reshape(-1)[near]] + (image * vertices)[:, None]
+    return Cliffs(near, far, corners, fragments.barycentrics.reshape(-1, 3)[near], axis)
+
+
+def advance(cliffs: Cliffs, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]) -> Float[Tensor, " m"]:
+    """How far each nearer surface moves from its own sample towards the other: 0, with a derivative in both modes."""
+    flat = cliffs.corners.reshape(-1)
+    weight = cliffs.barycentrics.to(pixels) * depth.reshape(-1)[flat].view(-1, 3)
+    corner = pixels.reshape(-1, 2)[flat].view(-1, 3, 2)
+    at = (weight[..., None] * corner).sum(1) / weight.sum(1, keepdim=True)
+    along = torch.where(cliffs.axis == 0, at[:, 0], at[:, 1])
+    return (along - along.detach()) * torch.where(cliffs.far > cliffs.near, 1.0, -1.0).to(pixels)
