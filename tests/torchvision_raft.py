@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
+from torch import library as operators
 
 _kept: list[Any] = []
 
@@ -17,7 +17,7 @@ def import_torchvision() -> Any:
     except ModuleNotFoundError:
         pytest.skip("the package torchvision is not installed")
     except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
+        library = operators.Library("torchvision", "DEF")
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _kept.append(library)

@@ -31,7 +31,8 @@ class Blend:
     Attributes:
         target, source: `[N]` flat index of the sample and of the neighbour whose colour it takes; a target may occur
             twice (a thin thing with the same behind it on both sides).
-        share: `[N]` in [0, 0.5], differentiable in the projected vertices in both modes.
+        share: `[N]` in [0, 0.5], differentiable in the projected vertices in both modes; 0 with a derivative of either
+            sign at cliffs.
     """
 
     target: Tensor

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
@@ -40,6 +42,11 @@ def apply_compiled(operation: type[Operation], constants: Tensors, inputs: Tenso
     unwrap them.
     """
     return _Compute.apply(operation, len(constants), *constants, *inputs)
+
+
+def array_of(tensor: Tensor) -> NDArray[Any]:
+    """A CPU tensor as compiled code takes it, with its elements in a row."""
+    return np.ascontiguousarray(tensor.numpy())
 
 
 class _Compute(torch.autograd.Function):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deepenergy.colour import linear_to_srgb
 from deepenergy.render.antialias import Blend
-from deepenergy.render.compiled import Tensors, apply_compiled
+from deepenergy.render.compiled import Tensors, apply_compiled, array_of
 
 
 def develop(
@@ -62,10 +62,10 @@ class _Develop:
     @staticmethod
     def push(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
         target, source, back, side = _plain(constants)
-        samples, share = (_array(part) for part in inputs)
+        samples, share = (array_of(part) for part in inputs)
         linear, _ = _linear(constants, inputs)
         slope = _encoded(linear, back, True)
-        moved, changed = (_array(part) for part in tangents)
+        moved, changed = (array_of(part) for part in tangents)
         out = np.empty((len(moved), *linear.shape), linear.dtype)
         for t in range(len(moved)):
             one = _averaged(moved[t], side)
@@ -77,10 +77,10 @@ class _Develop:
     @staticmethod
     def pull(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
         target, source, back, side = _plain(constants)
-        samples, share = (_array(part) for part in inputs)
+        samples, share = (array_of(part) for part in inputs)
         linear, _ = _linear(constants, inputs)
         slope = _encoded(linear, back, True)
-        given = _array(cotangents)
+        given = array_of(cotangents)
         to_samples = np.empty((len(given), *samples.shape), samples.dtype)
         to_share = np.empty((len(given), len(share)), share.dtype)
         for t in range(len(given)):
@@ -88,19 +88,15 @@ class _Develop:
         return torch.from_numpy(to_samples), torch.from_numpy(to_share)
 
 
-def _array(tensor: Tensor) -> NDArray[Any]:
-    return np.ascontiguousarray(tensor.numpy())
-
-
 def _plain(constants: Tensors) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], int]:
     target, source, back, side = constants
-    return _array(target), _array(source), _array(back), int(side)
+    return array_of(target), array_of(source), array_of(back), int(side)
 
 
 def _linear(constants: Tensors, inputs: Tensors) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Blended and averaged samples; the background."""
     target, source, back, side = _plain(constants)
-    samples, share = (_array(part) for part in inputs)
+    samples, share = (array_of(part) for part in inputs)
     linear = _averaged(samples, side)
     _mix(samples, target, source, share, side, linear)
     return linear, back

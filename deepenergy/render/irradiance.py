@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numba
 import numpy as np
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.compiled import Tensors, apply_compiled
+from deepenergy.render.compiled import Tensors, apply_compiled, array_of
 from deepenergy.render.lighting import sh_shade
 
 _C0, _C1, _C2 = math.sqrt(1 / (4 * math.pi)), math.sqrt(3 / (4 * math.pi)), math.sqrt(15 / (4 * math.pi))
@@ -42,31 +41,27 @@ class _Irradiance:
 
     @staticmethod
     def compute(constants: Tensors, inputs: Tensors) -> Tensor:
-        normals, light = (_array(part) for part in inputs)
+        normals, light = (array_of(part) for part in inputs)
         out = np.empty_like(normals)
         _compute(normals, light, out)
         return torch.from_numpy(out)
 
     @staticmethod
     def push(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
-        normals, light = (_array(part) for part in inputs)
+        normals, light = (array_of(part) for part in inputs)
         # Tangents last, so that the inner loop runs along memory.
-        turned, changed = (_array(part.permute(1, 2, 3, 0)) for part in tangents)
+        turned, changed = (array_of(part.permute(1, 2, 3, 0)) for part in tangents)
         out = np.empty_like(turned)
         _push(normals, light, turned, changed, bool(changed.any()), out)
         return torch.from_numpy(out).permute(3, 0, 1, 2)
 
     @staticmethod
     def pull(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
-        normals, light = (_array(part) for part in inputs)
-        given = _array(cotangents)
+        normals, light = (array_of(part) for part in inputs)
+        given = array_of(cotangents)
         to_normals, to_light = np.empty_like(given), np.zeros((len(given), *light.shape), given.dtype)
         _pull(normals, light, given, to_normals, to_light)
         return torch.from_numpy(to_normals), torch.from_numpy(to_light)
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    return np.ascontiguousarray(tensor.numpy())
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")

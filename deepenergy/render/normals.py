@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 import torch
@@ -11,7 +9,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.compiled import Tensors, apply_compiled
+from deepenergy.render.compiled import Tensors, apply_compiled, array_of
 
 _SHORTEST = 1e-12
 
@@ -38,21 +36,17 @@ class _Normals:
 
     @staticmethod
     def compute(constants: Tensors, inputs: Tensors) -> Tensor:
-        return torch.from_numpy(_compute(_array(inputs[0]), _array(constants[0])))
+        return torch.from_numpy(_compute(array_of(inputs[0]), array_of(constants[0])))
 
     @staticmethod
     def push(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
         # Tangents last, so that the inner loop runs along memory.
-        last = _array(tangents[0].permute(1, 2, 3, 0))
-        return torch.from_numpy(_push(_array(inputs[0]), _array(constants[0]), last)).permute(3, 0, 1, 2)
+        last = array_of(tangents[0].permute(1, 2, 3, 0))
+        return torch.from_numpy(_push(array_of(inputs[0]), array_of(constants[0]), last)).permute(3, 0, 1, 2)
 
     @staticmethod
     def pull(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
-        return (torch.from_numpy(_pull(_array(inputs[0]), _array(constants[0]), _array(cotangents))),)
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    return np.ascontiguousarray(tensor.numpy())
+        return (torch.from_numpy(_pull(array_of(inputs[0]), array_of(constants[0]), array_of(cotangents))),)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

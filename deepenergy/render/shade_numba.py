@@ -7,8 +7,6 @@ which is perspective-correct. One loop over the samples does what tensor operati
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.compiled import Tensors, apply_compiled
+from deepenergy.render.compiled import Tensors, apply_compiled, array_of
 from deepenergy.render.fragments import Fragments
 
 
@@ -44,8 +42,8 @@ class _Shade:
 
     @staticmethod
     def compute(constants: Tensors, inputs: Tensors) -> Tensor:
-        index, bary, faces = (_array(part) for part in constants)
-        colour = _array(inputs[2])
+        index, bary, faces = (array_of(part) for part in constants)
+        colour = array_of(inputs[2])
         out = np.zeros((len(index), 4, *index.shape[1:]), colour.dtype)
         for b in range(len(index)):
             _compute(index[b], bary[b], faces, colour[b], out[b])
@@ -53,12 +51,12 @@ class _Shade:
 
     @staticmethod
     def push(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
-        index, _, faces = (_array(part) for part in constants)
-        pixels, depth, colour = (_array(part) for part in inputs)
+        index, _, faces = (array_of(part) for part in constants)
+        pixels, depth, colour = (array_of(part) for part in inputs)
         moved, deeper, tinted = tangents
         # Tangents last, so that the inner loop runs along memory.
-        place = _array(torch.cat([moved, deeper[..., None]], -1).permute(1, 2, 3, 0))
-        tint = _array(tinted.permute(1, 2, 3, 0))
+        place = array_of(torch.cat([moved, deeper[..., None]], -1).permute(1, 2, 3, 0))
+        tint = array_of(tinted.permute(1, 2, 3, 0))
         out = np.zeros((len(moved), len(index), 4, *index.shape[1:]), pixels.dtype)
         for b in range(len(index)):
             _push(index[b], faces, pixels[b], depth[b], colour[b], place[b], tint[b], out[:, b])
@@ -66,9 +64,9 @@ class _Shade:
 
     @staticmethod
     def pull(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
-        index, _, faces = (_array(part) for part in constants)
-        pixels, depth, colour = (_array(part) for part in inputs)
-        given = _array(cotangents)
+        index, _, faces = (array_of(part) for part in constants)
+        pixels, depth, colour = (array_of(part) for part in inputs)
+        given = array_of(cotangents)
         place = np.zeros((len(given), *pixels.shape[:2], 3), pixels.dtype)
         tint = np.zeros((len(given), *colour.shape), pixels.dtype)
         for t in range(len(given)):
@@ -76,10 +74,6 @@ class _Shade:
                 _pull(index[b], faces, pixels[b], depth[b], colour[b], given[t, b], place[t, b], tint[t, b])
         moved = torch.from_numpy(place)
         return moved[..., :2], moved[..., 2], torch.from_numpy(tint)
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    return np.ascontiguousarray(tensor.numpy())
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
