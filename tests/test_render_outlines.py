@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from deepenergy import Camera, Rig
-from deepenergy.render import Renderer, contours, rasterize
+from deepenergy.render import Renderer, cliffs, contours, piercings, rasterize
 from deepenergy.render.cliffs import advance, find_cliffs
 from deepenergy.render.contours import find_crossings
 from deepenergy.render.mesh_edges import mesh_edges
@@ -215,20 +215,51 @@ def test_contours_in_torch_are_the_compiled_ones(across: float, above: float, cu
     seen = camera.camera_points(rig.neutral[None])
     xy, z = camera.pixels(seen)[0].double(), seen[0, :, 2].double()
     edges = mesh_edges(rig.faces)
-    side = contours._sides(xy, z, rig.faces, edges, 1e-3, cull)
-    in_torch = contours._sides_in_torch(xy, z, rig.faces, edges, 1e-3, cull)
-    assert torch.equal(side, in_torch)
     found = rasterize(xy[None], z[None], rig.faces, (80, 72), cull_backfaces=cull)
-    depth = torch.where(found.face_index[0] >= 0, found.depth[0].double(), torch.inf)
-    one = ((side == 1) | (side == 2)).nonzero()[:, 0]
-    ends, positive = edges.ends[one], side[one] == 1
-    limits = np.array([contours._GAP, contours._BEFORE, contours._BEHIND, contours._STEEPEST])
-    given_arrays = (part.numpy() for part in (xy, z, ends, positive, depth))
-    compiled = [torch.from_numpy(part) for part in contours._scan_compiled(*given_arrays, 1 / 200.0, limits)]
-    other = contours._scan(xy, z, ends, positive, depth, 1 / 200.0)
-    assert len(compiled[0]) > 50
-    rows = [{tuple(r) for r in torch.stack(part[:4], 1).tolist()} for part in (compiled, list(other))]
+    given = (xy, z, rig.faces, edges, (found.face_index[0], found.depth[0]), 1 / 200.0, 1e-3, cull)
+    both = [contours._in_image_compiled(*given), contours._in_image(*given)]
+    assert len(both[0][0]) > 50
+    rows = [{tuple(r) for r in torch.stack(part[:4], 1).tolist()} for part in both]
     assert rows[0] == rows[1]
+    given = (xy[None], z[None], rig.faces, edges.part, found, torch.tensor([200.0]))
+    pierced = [
+        {tuple(r) for column in every(*given) for r in torch.stack(column, 1).tolist()}
+        for every in (piercings._in_images_compiled, piercings._in_images)
+    ]
+    assert pierced[0] == pierced[1]
+    rims = [
+        {tuple(r) for r in torch.stack(every(edges.part, found.face_index), 1).tolist()}
+        for every in (cliffs._rims_compiled, cliffs._rims)
+    ]
+    assert rims[0] == rims[1]
+    assert rims[0]
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("supersample", [1, 2])
+def test_the_number_of_threads_changes_nothing(head: Rig, batch: int, supersample: int) -> None:
+    camera = Camera.look_at(61, 47, 120.0, (0.2, 0.1, 0.7))
+    vertices = head.neutral * torch.linspace(1, 1.1, batch)[:, None, None]
+    weight = torch.randn(batch, 3, 47, 61, generator=torch.Generator().manual_seed(0))
+    renderer = Renderer(head, supersample=supersample)
+    found = []
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        at = vertices.clone().requires_grad_()
+        render = renderer(at, camera)
+        (slope,) = torch.autograd.grad((render.image * weight).sum(), at)
+        moved = jvp(lambda v: renderer(v, camera).image, (vertices,), (0.01 * vertices.flip(1),))[1]
+        found.append((render.image.detach(), render.mask.detach(), *vars(render.fragments).values(), slope, moved))
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
 def test_the_winding_of_triangles_plays_no_part(head: Rig) -> None:
@@ -275,9 +306,10 @@ def test_splitting_triangles_changes_nothing(seed: int, at_centroid: bool) -> No
     first = Renderer(rig_of(points, faces), supersample=1)(points[None], CAMERA).mask
     second = Renderer(rig_of(finer, split), supersample=1)(finer[None], CAMERA).mask
     off = (first - second).abs()
-    # Whether a shallow fold begins here or at the next edge is decided by rounding, in a pixel or two.
+    # Whether a shallow fold begins here or at the next edge is decided by rounding, in a pixel or two, as is which way a
+    # part of a triangle faces that is seen edge-on.
     assert float((off > 5e-3).float().mean()) < 1e-3
-    assert float(off.max()) < 0.1
+    assert float(off.max()) < 0.5
 
 
 def test_an_image_of_the_background_alone() -> None:
@@ -355,14 +387,14 @@ def test_cliffs_mix_nothing_and_move_with_the_nearer_surface() -> None:
     faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
     fragments = rasterize(pixels, depth, faces, (20, 20))
     none = torch.zeros(0, dtype=torch.int64)
-    cliffs = find_cliffs(8, faces, mesh_edges(faces), fragments, none)
+    rims = find_cliffs(8, faces, mesh_edges(faces), fragments, none)
     seen = torch.where(fragments.face_index[0] >= 0, fragments.depth[0], 9.0)
-    assert len(cliffs.near) == int((seen.diff(dim=0) != 0).sum() + (seen.diff(dim=1) != 0).sum())
+    assert len(rims.near) == int((seen.diff(dim=0) != 0).sum() + (seen.diff(dim=1) != 0).sum())
     speed = torch.tensor([0.3, -0.7])
-    at, moved = jvp(lambda x: advance(cliffs, x, depth), (pixels,), (speed.expand_as(pixels),))
+    at, moved = jvp(lambda x: advance(rims, x, depth), (pixels,), (speed.expand_as(pixels),))
     assert not at.any()
-    onwards = torch.where(cliffs.far > cliffs.near, 1.0, -1.0)
-    torch.testing.assert_close(moved, speed[cliffs.axis] * onwards, atol=1e-5, rtol=0)
-    found = gap_of(cliffs.near[:1], cliffs.far[:1], cliffs.axis[:1], 400)
+    onwards = torch.where(rims.far > rims.near, 1.0, -1.0)
+    torch.testing.assert_close(moved, speed[rims.axis] * onwards, atol=1e-5, rtol=0)
+    found = gap_of(rims.near[:1], rims.far[:1], rims.axis[:1], 400)
     fewer = find_cliffs(8, faces, mesh_edges(faces), fragments, found)
-    assert len(fewer.near) < len(cliffs.near)
+    assert len(fewer.near) < len(rims.near)

@@ -10,10 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
+from deepenergy.render.bands import bands, in_threads
+from deepenergy.render.compiled import array_of
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 
@@ -48,16 +53,8 @@ def find_cliffs(
         found: gaps that have an outline.
     """
     height, width = fragments.face_index.shape[1:]
-    # The background, -1, is the last of the parts.
-    part = torch.cat([edges.part, edges.part.new_full((1,), -1)])[fragments.face_index]
-    depth = torch.where(fragments.face_index >= 0, fragments.depth, torch.inf).reshape(-1)
-    columns = []
-    for axis, step in ((0, 1), (1, width)):
-        ahead = part[:, :, 1:] != part[:, :, :-1] if axis == 0 else part[:, 1:] != part[:, :-1]
-        image, row, column = ahead.nonzero().unbind(1)
-        first = (image * height + row) * width + column
-        columns.append((first, first + step, torch.full_like(first, axis)))
-    first, second, axis = (torch.cat(parts) for parts in zip(*columns, strict=True))
+    first, axis = (_rims_compiled if faces.device.type == "cpu" else _rims)(edges.part, fragments.face_index)
+    second = first + torch.where(axis == 0, 1, width)
     samples = fragments.face_index.numel()
     left = ~torch.isin(first + samples * axis, found)
     # Samples that an outline was found at, along either axis, have what moves there already.
@@ -65,11 +62,55 @@ def find_cliffs(
     known = torch.cat([gap, gap + torch.where(of == 0, 1, width)])
     left &= ~(torch.isin(first, known) | torch.isin(second, known))
     first, second, axis = first[left], second[left], axis[left]
-    nearer = depth[first] <= depth[second]
+    face, depth = fragments.face_index.reshape(-1), fragments.depth.reshape(-1)
+    nearer = (face[first] >= 0) & ((face[second] < 0) | (depth[first] <= depth[second]))
     near, far = torch.where(nearer, first, second), torch.where(nearer, second, first)
     image = torch.div(near, height * width, rounding_mode="floor")
-    corners = faces[fragments.face_index.reshape(-1)[near]] + (image * vertices)[:, None]
+    corners = faces[face[near]] + (image * vertices)[:, None]
     return Cliffs(near, far, corners, fragments.barycentrics.reshape(-1, 3)[near], axis)
+
+
+def _rims_compiled(part: Tensor, index: Tensor) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """Neighbouring samples of different parts, by the first of each pair, and the axis."""
+    faces, parts = array_of(index), array_of(part)
+    found = in_threads(lambda b, low, high: _changes(faces[b], parts, low, high), bands(*faces.shape[:2]))
+    place = np.concatenate([np.empty((0, 2), np.int64), *found])
+    image = np.repeat([b for b, _, _ in bands(*faces.shape[:2])], [len(rows) for rows in found]).astype(np.int64)
+    return torch.from_numpy(place[:, 0] + image * faces[0].size if len(image) else place[:, 0]), torch.from_numpy(
+        place[:, 1]
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _changes(index: NDArray[np.int64], part: NDArray[np.int32], low: int, high: int) -> NDArray[np.int64]:
+    height, width = index.shape
+    found = [(0, 0) for _ in range(0)]
+    for i in range(low, high):
+        for axis in range(2 if i + 1 < height else 1):
+            for j in range(width - 1 + axis):
+                p, q = index[i, j], index[i + axis, j + 1 - axis]
+                # The background is a part of its own.
+                if (p < 0) != (q < 0) or (p >= 0 and part[p] != part[q]):
+                    found.append((i * width + j, axis))
+    out = np.empty((len(found), 2), np.int64)
+    for n in range(len(found)):
+        out[n, 0], out[n, 1] = found[n]
+    return out
+
+
+def _rims(part: Tensor, index: Tensor) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """The same on any device."""
+    height, width = index.shape[1:]
+    # The background, -1, is the last of the parts.
+    part = torch.cat([part, part.new_full((1,), -1)])[index]
+    columns = []
+    for axis in (0, 1):
+        ahead = part[:, :, 1:] != part[:, :, :-1] if axis == 0 else part[:, 1:] != part[:, :-1]
+        image, row, column = ahead.nonzero().unbind(1)
+        first = (image * height + row) * width + column
+        columns.append((first, torch.full_like(first, axis)))
+    first, axis = (torch.cat(parts) for parts in zip(*columns, strict=True))
+    return first, axis
 
 
 def advance(cliffs: Cliffs, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]) -> Float[Tensor, " m"]:

@@ -20,6 +20,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepenergy.render.bands import in_threads
+from deepenergy.render.compiled import array_of
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 
@@ -67,48 +69,66 @@ def find_crossings(
         near, cull_backfaces: as in `rasterize`.
     """
     batch, height, width = fragments.face_index.shape
-    on_cpu = pixels.device.type == "cpu"
-    parts = []
-    for b in range(batch):
+    in_one = _in_image_compiled if pixels.device.type == "cpu" else _in_image
+
+    def one(b: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         xy, z = pixels[b].detach().double(), depth[b].detach().double()
-        seen = torch.where(fragments.face_index[b] >= 0, fragments.depth[b].double(), torch.inf)
-        side = _sides(xy, z, faces, edges, near, cull_backfaces)
-        one = ((side == 1) | (side == 2)).nonzero()[:, 0]
-        ends, positive = edges.ends[one], side[one] == 1
-        width_of_sample = 1.0 / float(focal[b])
-        if on_cpu:
-            lists = _scan_compiled(
-                xy.numpy(), z.numpy(), ends.numpy(), positive.numpy(), seen.numpy(), width_of_sample,
-                np.array([_GAP, _BEFORE, _BEHIND, _STEEPEST]),
-            )  # fmt: skip
-            found = tuple(torch.from_numpy(part) for part in lists)
-        else:
-            found = _scan(xy, z, ends, positive, seen, width_of_sample)
+        seen = (fragments.face_index[b], fragments.depth[b])
+        found = in_one(xy, z, faces, edges, seen, 1.0 / float(focal[b]), near, cull_backfaces)
         inside, outside, edge, axis, reach = found
         kept = _farthest(inside, outside, axis, reach, height * width)
         at = b * height * width
-        parts.append((inside[kept] + at, outside[kept] + at, ends[edge[kept]] + b * pixels.shape[1], axis[kept]))
+        ends = edges.ends[edge[kept]] + b * pixels.shape[1]
+        return inside[kept] + at, outside[kept] + at, ends, axis[kept]
+
+    parts = in_threads(one, [(b,) for b in range(batch)])
     if not parts:
         none = torch.zeros(0, dtype=torch.int64, device=pixels.device)
         return Crossings(none, none, none[:, None].expand(-1, 2), none)
     return Crossings(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
+def _in_image_compiled(
+    xy: Tensor,
+    z: Tensor,
+    faces: Tensor,
+    edges: MeshEdges,
+    seen: tuple[Tensor, Tensor],
+    sample: float,
+    near: float,
+    cull: bool,
+) -> tuple[Tensor, ...]:
+    """Inside, outside, edge, axis and distance from P of every crossing of one image."""
+    side = np.zeros(len(edges.ends), np.uint8)
+    at, behind = xy.numpy(), z.numpy()
+    _sides_compiled(at, behind, array_of(faces), edges.of_face.numpy(), near, cull, side)
+    limits = (_GAP, _BEFORE, _BEHIND, _STEEPEST)
+    found = _scan_compiled(at, behind, edges.ends.numpy(), side, seen[0].numpy(), seen[1].numpy(), sample, limits)
+    return tuple(torch.from_numpy(part) for part in found)
+
+
+def _in_image(
+    xy: Tensor,
+    z: Tensor,
+    faces: Tensor,
+    edges: MeshEdges,
+    seen: tuple[Tensor, Tensor],
+    sample: float,
+    near: float,
+    cull: bool,
+) -> tuple[Tensor, ...]:
+    """The same on any device."""
+    side = _sides(xy, z, faces, edges, near, cull)
+    one = ((side == 1) | (side == 2)).nonzero()[:, 0]
+    behind = torch.where(seen[0] >= 0, seen[1].double(), torch.inf)
+    inside, outside, edge, axis, reach = _scan(xy, z, edges.ends[one], side[one] == 1, behind, sample)
+    return inside, outside, one[edge], axis, reach
+
+
 def _sides(
     xy: Tensor, z: Tensor, faces: Tensor, edges: MeshEdges, near: float, cull_backfaces: bool
 ) -> Int[Tensor, " e"]:
     """Bit 1: a triangle on the left of the edge (from its first end), bit 2: on its right, as y grows downwards."""
-    if xy.device.type == "cpu":
-        side = np.zeros(len(edges.ends), np.uint8)
-        _sides_compiled(xy.numpy(), z.numpy(), faces.numpy(), edges.of_face.numpy(), near, cull_backfaces, side)
-        return torch.from_numpy(side)
-    return _sides_in_torch(xy, z, faces, edges, near, cull_backfaces)
-
-
-def _sides_in_torch(
-    xy: Tensor, z: Tensor, faces: Tensor, edges: MeshEdges, near: float, cull_backfaces: bool
-) -> Int[Tensor, " e"]:
-    """The same on any device."""
     count, corners = len(edges.ends), xy[faces]
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
@@ -156,17 +176,20 @@ def _scan_compiled(
     xy: NDArray[np.float64],
     z: NDArray[np.float64],
     ends: NDArray[np.int64],
-    positive: NDArray[np.bool_],
-    seen: NDArray[np.float64],
+    side: NDArray[np.uint8],
+    index: NDArray[np.int64],
+    depth: NDArray[np.float32],
     sample: float,
-    limits: NDArray[np.float64],
+    limits: tuple[float, float, float, float],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    height, width = seen.shape
+    height, width = index.shape
     room = 1024
     inside, outside = np.empty(room, np.int64), np.empty(room, np.int64)
     edge, axes, reach = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.float64)
     count = 0
     for e in range(ends.shape[0]):
+        if side[e] != 1 and side[e] != 2:
+            continue
         a, b = ends[e, 0], ends[e, 1]
         inv_a, inv_b = 1.0 / z[a], 1.0 / z[b]
         for axis in range(2):
@@ -180,7 +203,7 @@ def _scan_compiled(
                 continue
             first, last = int(np.ceil(max(low, 0.0) - 0.5)), int(np.ceil(min(high, float(lines)) - 0.5)) - 1
             # The surface lies towards smaller u: on the left of an edge that runs down, above one that runs left.
-            smaller = positive[e] == (vb > va)
+            smaller = (side[e] == 1) == (vb > va)
             if axis == 1:
                 smaller = not smaller
             for line in range(max(first, 0), min(last, lines - 1) + 1):
@@ -196,9 +219,9 @@ def _scan_compiled(
                 pi, pj, qi, qj = (line, p, line, q) if axis == 0 else (p, line, q, line)
                 here = 1.0 / (inv_a + share * (inv_b - inv_a))
                 unit = here * sample
-                if seen[qi, qj] < here + limits[0] * unit:
+                if index[pi, pj] < 0 or (index[qi, qj] >= 0 and depth[qi, qj] < here + limits[0] * unit):
                     continue
-                if seen[pi, pj] < here - limits[1] * unit or seen[pi, pj] > here + limits[2] * unit:
+                if depth[pi, pj] < here - limits[1] * unit or depth[pi, pj] > here + limits[2] * unit:
                     continue
                 if count == room:
                     room *= 2
@@ -258,8 +281,11 @@ def _scan(
 def _farthest(inside: Tensor, outside: Tensor, axis: Tensor, reach: Tensor, samples: int) -> Int[Tensor, " m"]:
     """Of the crossings in each gap the one farthest from P, by a stable order."""
     gap = torch.minimum(inside, outside) + samples * axis
-    order = torch.argsort(reach, descending=True, stable=True)
-    order = order[torch.argsort(gap[order], stable=True)]
+    if gap.device.type == "cpu":
+        order = torch.from_numpy(np.lexsort((-reach.numpy(), gap.numpy())))
+    else:
+        order = torch.argsort(reach, descending=True, stable=True)
+        order = order[torch.argsort(gap[order], stable=True)]
     first = torch.ones_like(order, dtype=torch.bool)
     first[1:] = gap[order][1:] != gap[order][:-1]
     return order[first]

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepenergy.render.bands import bands, in_threads
+from deepenergy.render.compiled import array_of
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 
@@ -49,25 +51,46 @@ def find_piercings(
     focal: Float[Tensor, " b"],
 ) -> Piercings:
     """Pairs of samples whose surfaces meet between them; as `find_crossings` otherwise."""
-    batch, height, width = fragments.face_index.shape
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for b in range(batch):
-        xy, z = pixels[b].detach().double(), depth[b].detach().double()
-        index, seen, lens = fragments.face_index[b], fragments.depth[b], float(focal[b])
-        if pixels.device.type == "cpu":
-            slopes = np.empty((len(faces), 2))
-            _slopes_compiled(xy.numpy(), z.numpy(), faces.numpy(), slopes)
-            given = (index.numpy(), seen.numpy(), slopes, faces.numpy(), edges.part.numpy(), lens)
-            pairs = tuple(torch.from_numpy(column) for column in _pairs_compiled(*given, _LEAST_PARTING, _LEAST_WITHIN))
-        else:
-            pairs = _pairs(index, seen.double(), _slopes(xy, z, faces), faces, edges.part, lens)
-        found.append((pairs[0] + b * height * width, pairs[1] + b * height * width, pairs[2]))
+    height, width = fragments.face_index.shape[1:]
+    in_every = _in_images_compiled if pixels.device.type == "cpu" else _in_images
+    found = in_every(pixels.detach(), depth.detach(), faces, edges.part, fragments, focal)
     none = torch.zeros(0, dtype=torch.int64, device=pixels.device)
     first, second, axis = (torch.cat([none, *column]) for column in zip(*found, strict=True)) if found else (none,) * 3
     face = fragments.face_index.reshape(-1)
     image = torch.div(first, height * width, rounding_mode="floor")
     corners = faces[torch.stack([face[first], face[second]], 1)] + (image * pixels.shape[1])[:, None, None]
     return Piercings(first, second, corners, axis)
+
+
+def _in_images_compiled(
+    pixels: Tensor, depth: Tensor, faces: Tensor, part: Tensor, fragments: Fragments, focal: Tensor
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """First, second and axis of the pairs of every band of rows."""
+    index, seen, corners, parts = (array_of(t) for t in (fragments.face_index, fragments.depth, faces, part))
+    xy, z, lens = array_of(pixels.double()), array_of(depth.double()), focal.tolist()
+    slopes = np.empty((len(xy), len(faces), 2))
+    in_threads(
+        lambda b, low, high: _slopes_compiled(xy[b], z[b], corners, low, high, slopes[b]), bands(*slopes.shape[:2])
+    )
+
+    def rows(b: int, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
+        given = (index[b], seen[b], slopes[b], corners, parts, lens[b], _LEAST_PARTING, _LEAST_WITHIN)
+        first, second, axis = (torch.from_numpy(column) for column in _pairs_compiled(*given, low, high))
+        return first + b * index[0].size, second + b * index[0].size, axis
+
+    return in_threads(rows, bands(*index.shape[:2]))
+
+
+def _in_images(
+    pixels: Tensor, depth: Tensor, faces: Tensor, part: Tensor, fragments: Fragments, focal: Tensor
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The same on any device, image by image."""
+    found = []
+    for b, (xy, z) in enumerate(zip(pixels.double(), depth.double(), strict=True)):
+        index, seen = fragments.face_index[b], fragments.depth[b].double()
+        first, second, axis = _pairs(index, seen, _slopes(xy, z, faces), faces, part, float(focal[b]))
+        found.append((first + b * index.numel(), second + b * index.numel(), axis))
+    return found
 
 
 def _slopes(xy: Tensor, z: Tensor, faces: Tensor) -> Float[Tensor, "f 2"]:
@@ -106,9 +129,14 @@ def _pairs(
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _slopes_compiled(
-    xy: NDArray[np.float64], z: NDArray[np.float64], faces: NDArray[np.int64], out: NDArray[np.float64]
+    xy: NDArray[np.float64],
+    z: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    start: int,
+    stop: int,
+    out: NDArray[np.float64],
 ) -> None:
-    for f in range(faces.shape[0]):
+    for f in range(start, stop):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         ux, uy, vx, vy = xy[b, 0] - xy[a, 0], xy[b, 1] - xy[a, 1], xy[c, 0] - xy[a, 0], xy[c, 1] - xy[a, 1]
         up, over, area = 1 / z[b] - 1 / z[a], 1 / z[c] - 1 / z[a], ux * vy - uy * vx
@@ -125,11 +153,14 @@ def _pairs_compiled(
     focal: float,
     least: float,
     within: float,
+    low: int,
+    high: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     height, width = index.shape
     first, second, axes = [0 for _ in range(0)], [0 for _ in range(0)], [0 for _ in range(0)]
-    for axis in range(2):
-        for i in range(height - axis):
+    # By rows, so that the order is one whatever the bands.
+    for i in range(low, high):
+        for axis in range(2 if i + 1 < height else 1):
             for j in range(width - 1 + axis):
                 io, jo = (i, j + 1) if axis == 0 else (i + 1, j)
                 p, q = index[i, j], index[io, jo]

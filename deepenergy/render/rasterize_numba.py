@@ -1,4 +1,8 @@
-"""Visibility on the CPU: one z-buffer loop over the triangles, compiled by numba."""
+"""Visibility on the CPU: a z-buffer loop over the triangles for every band of rows, compiled by numba.
+
+A place in the buffer is one integer, inverse depth above the triangle's number, so that nearest is largest and the
+inner loop has no branch: triangles of a face are as small as samples, and which of them wins cannot be predicted.
+"""
 
 from __future__ import annotations
 
@@ -9,62 +13,12 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepenergy.render.bands import bands, in_threads
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.near_plane import clipped, crosses_near, face_barycentrics
+from deepenergy.render.near_plane import clipped, crosses_near
 
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _fill(
-    xy: NDArray[np.float64],
-    z: NDArray[np.float64],
-    faces: NDArray[np.int64],
-    near: float,
-    cull: bool,
-    index: NDArray[np.int64],
-    bary: NDArray[np.float32],
-    depth: NDArray[np.float32],
-    inverse: NDArray[np.float64],
-) -> None:
-    height, width = index.shape
-    for f in range(faces.shape[0]):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        if z[a] < near or z[b] < near or z[c] < near:
-            continue
-        ax, ay = np.float64(xy[a, 0]), np.float64(xy[a, 1])
-        bx, by = np.float64(xy[b, 0]), np.float64(xy[b, 1])
-        cx, cy = np.float64(xy[c, 0]), np.float64(xy[c, 1])
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        # NaN compares false, so that a broken vertex drops its triangles and nothing else.
-        if not (abs(area) > 1e-12) or (cull and area > 0):
-            continue
-        low_x, high_x = min(ax, bx, cx), max(ax, bx, cx)
-        low_y, high_y = min(ay, by, cy), max(ay, by, cy)
-        if high_x < 0 or high_y < 0 or low_x > width or low_y > height:
-            continue
-        # Held to the image before they become integers, which a vertex far away would overflow.
-        j0, j1 = int(np.ceil(max(low_x, 0.0) - 0.5)), int(np.floor(min(high_x, float(width)) - 0.5))
-        i0, i1 = int(np.ceil(max(low_y, 0.0) - 0.5)), int(np.floor(min(high_y, float(height)) - 0.5))
-        j0, i0, j1, i1 = max(j0, 0), max(i0, 0), min(j1, width - 1), min(i1, height - 1)
-        inv_a, inv_b, inv_c, share = 1.0 / z[a], 1.0 / z[b], 1.0 / z[c], 1.0 / area
-        for i in range(i0, i1 + 1):
-            y = i + 0.5
-            for j in range(j0, j1 + 1):
-                x = j + 0.5
-                wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) * share
-                wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * share
-                # By itself: what is left of 1 is a rounding error below 0 on an edge that two triangles share.
-                wc = ((ax - x) * (by - y) - (ay - y) * (bx - x)) * share
-                if wa < 0 or wb < 0 or wc < 0:
-                    continue
-                inv = wa * inv_a + wb * inv_b + wc * inv_c
-                if inv > inverse[i, j]:
-                    inverse[i, j] = inv
-                    index[i, j] = f
-                    here = 1.0 / inv
-                    bary[i, j, 0] = wa * inv_a * here
-                    bary[i, j, 1] = wb * inv_b * here
-                    bary[i, j, 2] = wc * inv_c * here
-                    depth[i, j] = here
+# Below the inverse depth; of equals the lowest number wins.
+_LAST = 0xFFFFFFFF
 
 
 def rasterize_numba(
@@ -77,43 +31,120 @@ def rasterize_numba(
 ) -> Fragments:
     """Visibility of projected meshes; see `rasterize`. CPU tensors only."""
     batch, (width, height) = pixels.shape[0], size
-    index = np.full((batch, height, width), -1, np.int64)
-    bary = np.zeros((batch, height, width, 3), np.float32)
-    z_out = np.zeros((batch, height, width), np.float32)
+    index = np.empty((batch, height, width), np.int64)
+    bary = np.empty((batch, height, width, 3), np.float32)
+    z_out = np.empty((batch, height, width), np.float32)
     xy, z = pixels.detach().contiguous().numpy(), depth.detach().contiguous().numpy()
     triangles = np.ascontiguousarray(faces.numpy(), np.int64)
-    inverse = np.empty((height, width), np.float64)
-    for b in range(batch):
-        inverse.fill(0)
-        out = (index[b], bary[b], z_out[b], inverse)
-        _fill(xy[b], z[b], triangles, near, cull_backfaces, *out)
-        # Nearly always nothing comes that near.
-        crossing = crosses_near(depth[b].detach(), faces, near) if z[b].min(initial=np.inf) < near else None
-        if crossing is not None and bool(crossing.any()):
-            _fill_clipped(pixels[b].detach(), depth[b].detach(), faces, crossing, near, cull_backfaces, *out)
+    own = np.empty(0, np.int64)
+    cut = [_cut(pixels[b], depth[b], faces, near) for b in range(batch)]
+
+    def draw(b: int, low: int, high: int) -> None:
+        buffer = np.zeros((high - low, width), np.int64)
+        _draw(xy[b], z[b], triangles, own, near, cull_backfaces, low, buffer)
+        parts = cut[b]
+        if parts is not None:
+            # What lies on the near plane may be a rounding error before it.
+            _draw(*parts, 0.0, cull_backfaces, low, buffer)
+        _resolve(xy[b], z[b], triangles, low, buffer, index[b], bary[b], z_out[b])
+
+    in_threads(draw, bands(batch, height, per_thread=1))
     return Fragments(torch.from_numpy(index), torch.from_numpy(bary), torch.from_numpy(z_out))
 
 
-def _fill_clipped(
-    pixels: Tensor,
-    depth: Tensor,
-    faces: Tensor,
-    crossing: Tensor,
+def _cut(
+    pixels: Tensor, depth: Tensor, faces: Tensor, near: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] | None:
+    """Vertices, depths, triangles and whose they are: what is in front of the near plane of those that cross it."""
+    # Nearly always nothing comes that near.
+    if not bool((depth < near).any()):
+        return None
+    numbers = crosses_near(depth.detach(), faces, near).nonzero()[:, 0]
+    if not numbers.numel():
+        return None
+    xy, z, parts, owner = clipped(pixels.detach().double(), depth.detach().double(), faces[numbers], near)
+    return xy.numpy(), z.numpy(), parts.contiguous().numpy(), numbers[owner].numpy()
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _draw(
+    xy: NDArray[np.float64],
+    z: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    owner: NDArray[np.int64],
     near: float,
     cull: bool,
+    row: int,
+    buffer: NDArray[np.int64],
+) -> None:
+    """Triangles over the buffer, whose first row is the image's `row`; their numbers are those of `owner` if any."""
+    top, bottom, right = float(row), float(row + buffer.shape[0]), float(buffer.shape[1])
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        # Held to the rows before they become integers, which a vertex far away would overflow.
+        ay, by, cy = np.float64(xy[a, 1]), np.float64(xy[b, 1]), np.float64(xy[c, 1])
+        i0, i1 = np.ceil(max(min(ay, by, cy), top) - 0.5), np.floor(min(max(ay, by, cy), bottom) - 0.5)
+        if not i0 <= i1:
+            continue
+        ax, bx, cx = np.float64(xy[a, 0]), np.float64(xy[b, 0]), np.float64(xy[c, 0])
+        j0, j1 = np.ceil(max(min(ax, bx, cx), 0.0) - 0.5), np.floor(min(max(ax, bx, cx), right) - 0.5)
+        # NaN compares false, so that a broken vertex drops its triangles and nothing else.
+        if not (j0 <= j1 and z[a] >= near and z[b] >= near and z[c] >= near):
+            continue
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if not (abs(area) > 1e-12) or (cull and area > 0):
+            continue
+        sign, share = 1.0 if area > 0 else -1.0, 1.0 / abs(area)
+        inv_a, inv_b, inv_c = share / z[a], share / z[b], share / z[c]
+        number = np.int64(_LAST - (owner[f] if len(owner) else f))
+        for i in range(int(i0), int(i1) + 1):
+            y = i + 0.5
+            for j in range(int(j0), int(j1) + 1):
+                x = j + 0.5
+                wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) * sign
+                wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * sign
+                # By itself: what is left of the area is a rounding error below 0 on an edge that two triangles share.
+                wc = ((ax - x) * (by - y) - (ay - y) * (bx - x)) * sign
+                inverse = np.float32(wa * inv_a + wb * inv_b + wc * inv_c)
+                key = (np.int64(inverse.view(np.int32)) << 32) | number
+                seen = (min(wa, wb, wc) >= 0) & (inverse > 0)
+                buffer[i - row, j] = max(buffer[i - row, j], key if seen else 0)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _resolve(
+    xy: NDArray[np.float64],
+    z: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    row: int,
+    buffer: NDArray[np.int64],
     index: NDArray[np.int64],
     bary: NDArray[np.float32],
-    z_out: NDArray[np.float32],
-    inverse: NDArray[np.float64],
+    depth: NDArray[np.float32],
 ) -> None:
-    """Draw what is in front of the near plane of triangles that cross it, over what is there."""
-    numbers = crossing.nonzero()[:, 0]
-    xy, z, parts, owner = clipped(pixels.double(), depth.double(), faces[numbers], near)
-    # Of equals the triangle drawn first wins, so that these come after all others whatever their number.
-    mine = np.full_like(index, -1)
-    _fill(xy.numpy(), z.numpy(), parts.numpy(), 0.0, cull, mine, bary, z_out, inverse)
-    row, column = np.nonzero(mine >= 0)
-    face = numbers[owner[torch.from_numpy(mine[row, column])]]
-    index[row, column] = face.numpy()
-    point = torch.from_numpy(np.stack([column, row], 1)) + 0.5
-    bary[row, column] = face_barycentrics(pixels.double(), depth.double(), faces[face], point).float().numpy()
+    """Barycentrics and depth of what won, also of triangles that reach behind the camera."""
+    for n in range(buffer.shape[0]):
+        i = row + n
+        y = i + 0.5
+        for j in range(buffer.shape[1]):
+            if buffer[n, j] == 0:
+                index[i, j] = -1
+                bary[i, j, 0], bary[i, j, 1], bary[i, j, 2], depth[i, j] = 0, 0, 0, 0
+                continue
+            f, x = _LAST - (buffer[n, j] & _LAST), j + 0.5
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            za, zb, zc = np.float64(z[a]), np.float64(z[b]), np.float64(z[c])
+            ax, ay = xy[a, 0] - x, xy[a, 1] - y
+            bx, by = xy[b, 0] - x, xy[b, 1] - y
+            cx, cy = xy[c, 0] - x, xy[c, 1] - y
+            # Over the product of the depths, since three products are faster than three quotients.
+            wa, wb, wc = (
+                (bx * cy - by * cx) * (zb * zc),
+                (cx * ay - cy * ax) * (zc * za),
+                (ax * by - ay * bx) * (za * zb),
+            )
+            share = 1.0 / (wa + wb + wc)
+            wa, wb, wc = wa * share, wb * share, wc * share
+            index[i, j] = f
+            bary[i, j, 0], bary[i, j, 1], bary[i, j, 2] = wa, wb, wc
+            depth[i, j] = wa * za + wb * zb + wc * zc

@@ -50,33 +50,29 @@ def _one(
     extent, low = extent[kept].long(), low[kept].long()
     count = extent[:, 0] * extent[:, 1]
 
-    best = torch.zeros(height * width, dtype=torch.float64, device=device)
-    winner = torch.full((height * width,), faces.shape[0], dtype=torch.int64, device=device)
+    # To single precision, as the compiled one compares.
+    best = torch.zeros(height * width, dtype=torch.float32, device=device)
+    winner = torch.full((height * width,), len(own_faces), dtype=torch.int64, device=device)
     cut = _cuts(count)
     for start, stop in cut:
         face, pixel, bary = _candidates(kept[start:stop], low[start:stop], extent[start:stop], corners, area, width)
-        inverse = (bary / corner_z[face]).sum(1)
+        inverse = (bary / corner_z[face]).sum(1).float()
         before = best.clone()
         best.scatter_reduce_(0, pixel, inverse, "amax")
-        nearer = inverse == best[pixel]
+        nearer = (inverse == best[pixel]) & (inverse > 0)
         # A pixel taken over by a nearer triangle forgets its old winner; among equals the lowest index wins.
-        winner = torch.where(best > before, torch.full_like(winner, faces.shape[0]), winner)
-        winner.scatter_reduce_(0, pixel[nearer], face[nearer], "amin")
+        winner = torch.where(best > before, torch.full_like(winner, len(own_faces)), winner)
+        winner.scatter_reduce_(0, pixel[nearer], owner[face[nearer]], "amin")
 
-    covered = winner < faces.shape[0]
-    index = torch.where(covered, owner[winner.clamp_max(max(len(owner) - 1, 0))], torch.full_like(winner, -1))
+    covered = winner < len(own_faces)
+    index = torch.where(covered, winner, torch.full_like(winner, -1))
     bary_out = torch.zeros(height * width, 3, dtype=torch.float32, device=device)
     depth_out = torch.zeros(height * width, dtype=torch.float32, device=device)
     at = covered.nonzero().squeeze(1)
     point = torch.stack([at % width + 0.5, torch.div(at, width, rounding_mode="floor") + 0.5], 1).double()
-    weights = _barycentric(corners[winner[at]], area[winner[at]], point) / corner_z[winner[at]]
-    inverse = weights.sum(1)
-    bary_out[at] = (weights / inverse[:, None]).float()
-    depth_out[at] = (1 / inverse).float()
-    cut = at[winner[at] >= len(own_faces)]
-    if cut.numel():
-        centre = torch.stack([cut % width + 0.5, torch.div(cut, width, rounding_mode="floor") + 0.5], 1).double()
-        bary_out[cut] = face_barycentrics(own_xy, own_z, own_faces[index[cut]], centre).float()
+    weights = face_barycentrics(own_xy, own_z, own_faces[winner[at]], point)
+    bary_out[at] = weights.float()
+    depth_out[at] = (weights * own_z[own_faces[winner[at]]]).sum(1).float()
     return index.view(height, width), bary_out.view(height, width, 3), depth_out.view(height, width)
 
 

@@ -14,8 +14,12 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepenergy.render.bands import bands, in_threads
 from deepenergy.render.compiled import Tensors, apply_compiled, array_of
 from deepenergy.render.fragments import Fragments
+
+# Of a cotangent's rows, where there are fewer cotangents than that.
+_PIECES = 4
 
 
 def shade(
@@ -44,9 +48,12 @@ class _Shade:
     def compute(constants: Tensors, inputs: Tensors) -> Tensor:
         index, bary, faces = (array_of(part) for part in constants)
         colour = array_of(inputs[2])
-        out = np.zeros((len(index), 4, *index.shape[1:]), colour.dtype)
-        for b in range(len(index)):
-            _compute(index[b], bary[b], faces, colour[b], out[b])
+        out = np.empty((len(index), 4, *index.shape[1:]), colour.dtype)
+
+        def rows(b: int, low: int, high: int) -> None:
+            _compute(index[b], bary[b], faces, colour[b], low, high, out[b])
+
+        in_threads(rows, bands(*index.shape[:2]))
         return torch.from_numpy(out)
 
     @staticmethod
@@ -58,8 +65,11 @@ class _Shade:
         place = array_of(torch.cat([moved, deeper[..., None]], -1).permute(1, 2, 3, 0))
         tint = array_of(tinted.permute(1, 2, 3, 0))
         out = np.zeros((len(moved), len(index), 4, *index.shape[1:]), pixels.dtype)
-        for b in range(len(index)):
-            _push(index[b], faces, pixels[b], depth[b], colour[b], place[b], tint[b], out[:, b])
+
+        def rows(b: int, low: int, high: int) -> None:
+            _push(index[b], faces, pixels[b], depth[b], colour[b], place[b], tint[b], low, high, out[:, b])
+
+        in_threads(rows, bands(*index.shape[:2]))
         return torch.from_numpy(out)
 
     @staticmethod
@@ -67,13 +77,19 @@ class _Shade:
         index, _, faces = (array_of(part) for part in constants)
         pixels, depth, colour = (array_of(part) for part in inputs)
         given = array_of(cotangents)
-        place = np.zeros((len(given), *pixels.shape[:2], 3), pixels.dtype)
-        tint = np.zeros((len(given), *colour.shape), pixels.dtype)
-        for t in range(len(given)):
-            for b in range(len(pixels)):
-                _pull(index[b], faces, pixels[b], depth[b], colour[b], given[t, b], place[t, b], tint[t, b])
-        moved = torch.from_numpy(place)
-        return moved[..., :2], moved[..., 2], torch.from_numpy(tint)
+        # In pieces that do not depend on the number of threads, and so neither do the sums of their rounding errors.
+        count, height = len(given) * len(pixels), index.shape[1]
+        pieces = max(1, _PIECES // max(count, 1))
+        found = np.zeros((pieces, count, *pixels.shape[1:2], 6), pixels.dtype)
+
+        def rows(piece: int, n: int) -> None:
+            t, b = divmod(n, len(pixels))
+            low, high = height * piece // pieces, height * (piece + 1) // pieces
+            _pull(index[b], faces, pixels[b], depth[b], colour[b], given[t, b], low, high, found[piece, n])
+
+        in_threads(rows, [(piece, n) for n in range(count) for piece in range(pieces)])
+        total = torch.from_numpy(found.sum(0)).view(len(given), *pixels.shape[:2], 6)
+        return total[..., :2], total[..., 2], total[..., 3:]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -82,12 +98,15 @@ def _compute(
     bary: NDArray[np.float32],
     faces: NDArray[np.int64],
     colour: NDArray[np.float32],
+    low: int,
+    high: int,
     out: NDArray[np.float32],
 ) -> None:
-    for i in range(index.shape[0]):
+    for i in range(low, high):
         for j in range(index.shape[1]):
             f = index[i, j]
             if f < 0:
+                out[0, i, j], out[1, i, j], out[2, i, j], out[3, i, j] = 0, 0, 0, 0
                 continue
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
             wa, wb, wc = bary[i, j, 0], bary[i, j, 1], bary[i, j, 2]
@@ -136,13 +155,15 @@ def _push(
     colour: NDArray[np.float32],
     place: NDArray[np.float32],
     tint: NDArray[np.float32],
+    low: int,
+    high: int,
     out: NDArray[np.float32],
 ) -> None:
     count, width = out.shape[0], index.shape[1]
     share, slope = np.empty(3), np.empty((3, 3, 3))
     # A row of samples at a time, tangents last; then turned to rows of images.
     line = np.zeros((width, 3, count), out.dtype)
-    for i in range(index.shape[0]):
+    for i in range(low, high):
         seen = False
         for j in range(width):
             f = index[i, j]
@@ -179,24 +200,47 @@ def _pull(
     depth: NDArray[np.float32],
     colour: NDArray[np.float32],
     given: NDArray[np.float32],
-    place: NDArray[np.float32],
-    tint: NDArray[np.float32],
+    low: int,
+    high: int,
+    out: NDArray[np.float32],
 ) -> None:
-    share, slope = np.empty(3), np.empty((3, 3, 3))
-    for i in range(index.shape[0]):
+    for i in range(low, high):
         for j in range(index.shape[1]):
             f = index[i, j]
             if f < 0:
                 continue
-            r, g, b = given[0, i, j], given[1, i, j], given[2, i, j]
+            r, g, b = np.float64(given[0, i, j]), np.float64(given[1, i, j]), np.float64(given[2, i, j])
             if r == 0 and g == 0 and b == 0:
                 continue
-            corners = (faces[f, 0], faces[f, 1], faces[f, 2])
-            _slopes(j + 0.5, i + 0.5, corners, pixels, depth, colour, share, slope)
-            for n in range(3):
-                v = corners[n]
-                for m in range(3):
-                    place[v, m] += r * slope[0, n, m] + g * slope[1, n, m] + b * slope[2, n, m]
-                tint[v, 0] += share[n] * r
-                tint[v, 1] += share[n] * g
-                tint[v, 2] += share[n] * b
+            va, vb, vc = faces[f, 0], faces[f, 1], faces[f, 2]
+            x, y = j + 0.5, i + 0.5
+            ax, ay, ia = pixels[va, 0] - x, pixels[va, 1] - y, 1.0 / depth[va]
+            bx, by, ib = pixels[vb, 0] - x, pixels[vb, 1] - y, 1.0 / depth[vb]
+            cx, cy, ic = pixels[vc, 0] - x, pixels[vc, 1] - y, 1.0 / depth[vc]
+            wa, wb, wc = (bx * cy - by * cx) * ia, (cx * ay - cy * ax) * ib, (ax * by - ay * bx) * ic
+            over = 1.0 / (wa + wb + wc)
+            sa, sb, sc = wa * over, wb * over, wc * over
+            # As in `_slopes`, with the cotangent summed over the channels first.
+            la = r * colour[va, 0] + g * colour[va, 1] + b * colour[va, 2]
+            lb = r * colour[vb, 0] + g * colour[vb, 1] + b * colour[vb, 2]
+            lc = r * colour[vc, 0] + g * colour[vc, 1] + b * colour[vc, 2]
+            here = sa * la + sb * lb + sc * lc
+            ha, hb, hc = (la - here) * over * ia, (lb - here) * over * ib, (lc - here) * over * ic
+            out[va, 0] += hc * by - hb * cy
+            out[va, 1] += hb * cx - hc * bx
+            out[va, 2] -= ha * wa
+            out[va, 3] += sa * r
+            out[va, 4] += sa * g
+            out[va, 5] += sa * b
+            out[vb, 0] += ha * cy - hc * ay
+            out[vb, 1] += hc * ax - ha * cx
+            out[vb, 2] -= hb * wb
+            out[vb, 3] += sb * r
+            out[vb, 4] += sb * g
+            out[vb, 5] += sb * b
+            out[vc, 0] += hb * ay - ha * by
+            out[vc, 1] += ha * bx - hb * ax
+            out[vc, 2] -= hc * wc
+            out[vc, 3] += sc * r
+            out[vc, 4] += sc * g
+            out[vc, 5] += sc * b
