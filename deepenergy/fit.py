@@ -31,6 +31,7 @@ from deepenergy.solve.kernels import weighting
 from deepenergy.solver_config import KERNELS, SolverConfig
 from deepenergy.stage_result import OnStage, stage_result
 from deepenergy.stages import Stage
+from deepenergy.threads import map_in_threads
 
 Progress = Callable[[str, int, int], None]
 _RENDERS_AT_ONCE = 4
@@ -81,15 +82,19 @@ def render_landmarks(
     points = torch.full((*crops.shape[:2], 68, 2), torch.nan, dtype=torch.float64, device=crops.device)
     for c, camera in enumerate(cameras):
         rows = torch.isfinite(crops[:, c]).all(1).nonzero()[:, 0]
-        for part in rows.split(_RENDERS_AT_ONCE):
+
+        def read(part: Tensor, c: int = c, camera: Camera = camera) -> int:
             vertices = renderer.rig.vertices(_for_render(state[part], renderer))
 
-            def image_in(windows: Tensor, vertices: Tensor = vertices, camera: Camera = camera) -> Tensor:
+            def image_in(windows: Tensor) -> Tensor:
                 return renderer(vertices, camera.crop(windows, CROP_SIZE)).image
 
             with torch.no_grad():
                 points[part, c] = read_points(network, image_in, crops[part, c], readings).to(crops)
-            progress(len(part))
+            return len(part)
+
+        for count in map_in_threads(read, rows.split(_RENDERS_AT_ONCE)):
+            progress(count)
     return points
 
 
@@ -226,7 +231,10 @@ def _solve(
         free,
         max_iterations=steps,
         step_tolerance=1e-6,
+        # Less than what the next render, or the network's noise, changes.
+        cost_tolerance=1e-4,
         kernels=kernels or None,
+        map_parts=map_in_threads,
     )
 
 

@@ -17,12 +17,15 @@ from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.landmarks.search import LEAST_CONFIDENCE, FoundFace, search_face
 from deepenergy.plates import PlateError, Plates
 from deepenergy.temporal.one_euro import one_euro
+from deepenergy.threads import map_in_threads
 
 Progress = Callable[[str, int, int], None]
 # Share of the usual confidence on detected faces; beside a face it is 0.6 of that at most (compact).
 _SURE = 0.75
 # Frames that are searched without a detector.
 _SEARCHED = 3
+# Images that a thread has the network read together.
+_READ_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,18 @@ def observe(
                 good = [(t, i) for t, i in zip(rows, images, strict=True) if not isinstance(i, str)]
                 if good:
                     at = torch.tensor([t for t, _ in good])
-                    marks = find_landmarks(network, torch.stack([i for _, i in good]).to(device), boxes[at], repeat)
-                    points[at, c], confidence[at, c] = marks.points.cpu(), marks.confidence.cpu()
-                    crops[at, c], spread[at, c] = marks.crops.cpu(), marks.spread.cpu()
+                    stack = torch.stack([i for _, i in good])
+
+                    def landmarks(
+                        part: Tensor, images: Tensor = stack, here: Tensor = boxes[at], repeat: int = repeat
+                    ) -> LandmarkSet:
+                        return find_landmarks(network, images[part].to(device), here[part], repeat)
+
+                    parts = torch.arange(len(at)).split(_READ_AT_ONCE)
+                    for part, marks in zip(parts, map_in_threads(landmarks, parts), strict=True):
+                        to = at[part]
+                        points[to, c], confidence[to, c] = marks.points.cpu(), marks.confidence.cpu()
+                        crops[to, c], spread[to, c] = marks.crops.cpu(), marks.spread.cpu()
                 progress(f"landmarks ({plate.name})", min(start + batch, len(frames)) + number_of_pass, len(frames) + 1)
             if number_of_pass == 0:
 

@@ -14,6 +14,7 @@ from deepenergy.energy.photometric import PhotometricEnergy, look_up, luminance_
 from deepenergy.energy.surface import SurfacePoints, face_points
 from deepenergy.params import Parameters
 from deepenergy.render import Render, Renderer
+from deepenergy.threads import map_in_threads
 
 WINDOW = 256
 POINTS = 1500
@@ -77,7 +78,8 @@ class Photometry:
         visible = torch.zeros(shape, dtype=torch.float64)
         for c, camera in enumerate(self.cameras):
             rows = (torch.isfinite(self.images[:, c, 0, 0, 0]) & (share[:, c] > 0)).nonzero()[:, 0]
-            for part in rows.split(_AT_ONCE):
+
+            def look(part: Tensor, c: int = c, camera: Camera = camera) -> int:
                 through = camera.crop(self.crops[part, c], WINDOW)
                 render = renderer(renderer.rig.vertices(_single(state[part], renderer)), through)
                 image = self.images[part, c].to(render.image)
@@ -86,7 +88,10 @@ class Photometry:
                 features = luminance_features(render.image * render.mask + image * (1 - render.mask), blur)
                 world = self.points.world(state[part])
                 reference[part, c], visible[part, c] = _seen(render, features.cpu(), through, world)
-                tell(len(part))
+                return len(part)
+
+            for count in map_in_threads(look, rows.split(_AT_ONCE)):
+                tell(count)
         energy = PhotometricEnergy(self.points, self.cameras, self.crops, plates, reference, visible, state)
         residual = energy(torch.zeros(len(state), 12 + state.weights.shape[1], dtype=torch.float64))[0]
         counted = residual.view(len(state), len(self.cameras), -1).abs()[visible > 0]

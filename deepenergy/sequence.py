@@ -181,7 +181,9 @@ def _solve_frames(
             reasons[t] = "; ".join(text for (frame, _), text in sorted(observed.problems.items()) if frame == t)
     rig = painted(rig)
     shadow = ambient_occlusion(rig).to(config.device)
-    renderer = Renderer(rig.to(config.device), shadow, supersample=config.supersample, backend=config.renderer)
+    # Outlines have derivatives only where the network reads them on every step.
+    look = {"supersample": config.supersample, "backend": config.renderer, "antialias": config.jacobian == "deep"}
+    renderer = Renderer(rig.to(config.device), shadow, **look)
     rows = seen.nonzero()[:, 0]
     fits: list[Fit] = []
     for start, part in enumerate(rows.split(_FRAMES_AT_ONCE) if len(rows) else ()):

@@ -86,7 +86,7 @@ class SolverConfig:
     kernel_scale: float = 3.0
     bias: bool = False
     renderer: Backend = "auto"
-    supersample: int = 2
+    supersample: int = 1
     infill: str = "flow"
     refine: str = "hybrid"
     refine_order: str = "joint"

@@ -20,6 +20,7 @@ from deepenergy.flow import NETWORKS, FlowNetwork, flow_network_from_name
 from deepenergy.flow.compact import WEIGHTS, CompactFlow
 from deepenergy.flow.compact_network import CompactFlowNetwork
 from deepenergy.flow.correlation import AllPairs, Window
+from deepenergy.flow.dis import Dis
 from deepenergy.flow.network import landing_validity
 from deepenergy.flow.upsampling import convex_upsampling
 
@@ -96,7 +97,7 @@ def test_a_head_that_moves_with_blur_and_grain(compact: CompactFlow) -> None:
     from benchmarks.flow import endpoint_error, held_out_pairs
 
     pairs = [("builtin", pair) for pair in held_out_pairs("builtin", Path(), Path("no folder"), 3)]
-    ours, dis = endpoint_error(compact, pairs), endpoint_error(flow_network_from_name("dis"), pairs)
+    ours, dis = endpoint_error(compact, pairs), endpoint_error(Dis(), pairs)
     # Backgrounds may be smooth ramps here, whose motion nothing shows.
     assert ours.context["heads"] < 0.8
     assert ours.context["heads"] < dis.context["heads"]

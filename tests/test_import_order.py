@@ -16,7 +16,7 @@ LONGEST_FILE = 400
 LAYER_OF = {
     **dict.fromkeys(
         ["errors", "registry", "colour", "control_groups", "rotation", "camera", "params", "rig", "plates", "track"]
-        + ["weight_file", "face_check", "face_paint"],
+        + ["threads", "weight_file", "face_check", "face_paint"],
         "nouns",
     ),
     **{name: name for name in ["io", "builtin_head", "render", "landmarks", "flow", "solve", "pnp", "energy"]},

@@ -306,8 +306,8 @@ def test_splitting_triangles_changes_nothing(seed: int, at_centroid: bool) -> No
     first = Renderer(rig_of(points, faces), supersample=1)(points[None], CAMERA).mask
     second = Renderer(rig_of(finer, split), supersample=1)(finer[None], CAMERA).mask
     off = (first - second).abs()
-    # Whether a shallow fold begins here or at the next edge is decided by rounding, in a pixel or two, as is which way a
-    # part of a triangle faces that is seen edge-on.
+    # Whether a shallow fold begins here or at the next edge is decided by rounding, in a pixel or two, as is which way
+    # a part of a triangle faces that is seen edge-on.
     assert float((off > 5e-3).float().mean()) < 1e-3
     assert float(off.max()) < 0.5
 

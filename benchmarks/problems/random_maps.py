@@ -12,6 +12,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from deepenergy.solve import Solution, minimise
+from deepenergy.threads import map_in_threads
 
 TOLERANCE = 1e-10
 _GAIN, _RESPONSE, _TRUTH, _NOISE = 1.0, 2.0, 1.25, 0.05
@@ -139,6 +140,7 @@ def solve(maps: Maps, max_iterations: int = 200) -> Solution:
     return minimise(
         maps, start, -one, one, max_iterations=max_iterations,
         gradient_tolerance=TOLERANCE, step_tolerance=TOLERANCE, cost_tolerance=TOLERANCE,
+        map_parts=map_in_threads,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ through the renderer. Local normalisation leaves little of what light, exposure 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -137,12 +138,19 @@ def look_up(
     return (upper + fy * (lower - upper)) * inside, gradient * inside[..., None], inside
 
 
-def _gaussian(image: Tensor, sigma: float) -> Tensor:
+def _gaussian(image: Float[Tensor, "b 1 s s"], sigma: float) -> Float[Tensor, "b 1 s s"]:
+    """Smoothed along rows and columns, the border carried on."""
+    matrix = _smoothing(image.shape[-1], sigma).to(image)
+    return matrix @ image @ matrix.T
+
+
+@lru_cache(maxsize=16)
+def _smoothing(size: int, sigma: float) -> Float[Tensor, "s s"]:
+    """As a matrix: for an image of a few hundred pixels that is several times as fast as a convolution."""
     reach = max(1, round(3 * sigma))
-    at = torch.arange(-reach, reach + 1).to(image)
+    at = torch.arange(-reach, reach + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (at / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    rows = torch.nn.functional.pad(image, (0, 0, reach, reach), mode="replicate")
-    rows = torch.nn.functional.conv2d(rows, kernel[None, None, :, None])
-    columns = torch.nn.functional.pad(rows, (reach, reach, 0, 0), mode="replicate")
-    return torch.nn.functional.conv2d(columns, kernel[None, None, None])
+    row = torch.arange(size)[:, None].expand(-1, len(at))
+    column = (row + at.long()).clamp(0, size - 1)
+    weight = (kernel / kernel.sum()).expand(size, -1)
+    return torch.zeros(size, size, dtype=torch.float64).index_put((row, column), weight, accumulate=True)

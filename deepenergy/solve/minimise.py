@@ -17,7 +17,7 @@ indifferent to the units of the parameters (More 1978). Problems that are finish
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Literal
@@ -37,6 +37,7 @@ from deepenergy.solve.solution import History, Solution
 from deepenergy.solve.status import Status
 from deepenergy.solve.trust_region import LEAST_GAIN, first_radius, next_radius
 
+MapParts = Callable[[Callable[[Tensor], Any], Iterable[Tensor]], Iterable[Any]]
 Method = Literal["dogleg", "lm"]
 _DESCENTS: dict[str, type[Descent]] = {"dogleg": DogLeg, "lm": LevenbergMarquardt}
 # Of Jacobians: what a processor's own cache holds beside its other work.
@@ -60,6 +61,7 @@ def minimise(
     radius: float | Float[Tensor, " s"] | None = None,
     kernels: Sequence[Block] | None = None,
     history: bool = False,
+    map_parts: MapParts = map,
 ) -> Solution:
     """Minimise S problems from `start`.
 
@@ -79,6 +81,7 @@ def minimise(
         radius: first length that a step may have, in scaled units; chosen by the start when None.
         kernels: robust kernels by blocks of residuals (kernels.py).
         history: whether to keep cost and radius of each iteration.
+        map_parts: how the parts of a large batch are gone through: `map`, or one that runs them side by side.
 
     Raises:
         ValueError: shapes that disagree, bounds that cross or are NaN, an unknown method.
@@ -99,13 +102,14 @@ def minimise(
         return _solution(*_search(problem, _begin(problem, x, low, high, held, radii, options), options))
     # The Jacobians of a part stay in the processor's cache, and no part waits for the slowest problem of another.
     rows = torch.arange(len(x), device=x.device)
-    parts = []
-    for part in rows.split(_part_size(problem, x)):
+
+    def search(part: Tensor) -> _Search:
         some = problem.take(part)
         its_radii = None if radii is None else radii[part]
         begun = _begin(some, x[part], low[part], high[part], held[part], its_radii, options)
-        parts.append(_search_dividing(some, begun, options))
-    return _solution(_Search.join(parts), [])
+        return _search_dividing(some, begun, options)
+
+    return _solution(_Search.join(list(map_parts(search, rows.split(_part_size(problem, x))))), [])
 
 
 @dataclass

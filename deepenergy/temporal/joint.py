@@ -8,7 +8,9 @@ time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,9 +20,12 @@ from deepenergy.energy.deviation import Deviation
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.params import Parameters
 from deepenergy.temporal.chain import Chain
+from deepenergy.threads import map_in_threads
 
 # Share of the diagonal that is added to it: keeps what nothing sees where it is.
 _DAMPING = 1e-6
+# Frames whose priors are taken together.
+_ROWS_AT_ONCE = 32
 
 
 @dataclass
@@ -87,33 +92,43 @@ def _normal_equations(
     diagonal = torch.zeros(count, size, size, dtype=torch.float64)
     beside = torch.zeros(max(0, count - 1), size, size, dtype=torch.float64)
     gradient = torch.zeros(count, size, dtype=torch.float64)
-    previous: _Frame | None = None
-    for row in range(count):
-        frame = _frame(chain, state, row)
-        away, slope = prior.take(torch.tensor([row]))(state[[row]], chain.cameras, chain.units(row)[None])
-        diagonal[row] += slope[0].T @ slope[0]
-        gradient[row] += slope[0].T @ away[0]
-        if previous is not None:
-            for c in range(len(chain.cameras)):
-                first, second = previous.pixels[c], frame.pixels[c]
-                moved, trust = chain.motion(row - 1, c, first, second)
-                unit = float(chain.units(row)[c])
-                residual = (second - first - moved) * unit
-                share = trust / (1 + trust * residual.square().sum(1) / flow.scale**2) * (flow.weight / len(trust))
-                a, b = previous.slopes[c] * unit, frame.slopes[c] * unit
-                aw, bw = a * share[:, None, None], b * share[:, None, None]
-                af, bf = a.flatten(0, 1), b.flatten(0, 1)
-                awf, bwf = aw.flatten(0, 1), bw.flatten(0, 1)
-                diagonal[row - 1] += awf.T @ af
-                diagonal[row] += bwf.T @ bf
-                beside[row - 1] -= awf.T @ bf
-                gradient[row - 1] -= awf.T @ residual.flatten()
-                gradient[row] += bwf.T @ residual.flatten()
-        previous = frame
+    frames = list(map_in_threads(partial(_frame, chain, state), range(count)))
+    units = torch.stack([chain.units(row) for row in range(count)])
+    for rows in torch.arange(count).split(_ROWS_AT_ONCE):
+        away, slope = prior.take(rows)(state[rows], chain.cameras, units[rows])
+        diagonal[rows] = slope.mT @ slope
+        gradient[rows] = (slope.mT @ away[..., None])[..., 0]
+
+    def link(row: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [_link(chain, flow, frames, row, c) for c in range(len(chain.cameras))]
+
+    for row, links in enumerate(map_in_threads(link, range(1, count)), 1):
+        for own, across, slope in links:
+            diagonal[row - 1 : row + 1] += own
+            beside[row - 1] += across
+            gradient[row - 1 : row + 1] += slope
     return diagonal, beside, gradient
 
 
+def _link(
+    chain: Chain, flow: FlowWeight, frames: Sequence[_Frame], row: int, c: int
+) -> tuple[Float[Tensor, "2 p p"], Float[Tensor, "p p"], Float[Tensor, "2 p"]]:
+    """What the flow of one camera between a frame and the one before adds to the blocks and the gradient."""
+    before, frame = frames[row - 1], frames[row]
+    moved, trust = chain.motion(row - 1, c, before.pixels[c], frame.pixels[c])
+    unit = float(chain.units(row)[c])
+    residual = (frame.pixels[c] - before.pixels[c] - moved) * unit
+    share = trust / (1 + trust * residual.square().sum(1) / flow.scale**2) * (flow.weight / len(trust))
+    both = torch.stack([-before.slopes[c], frame.slopes[c]]) * unit
+    flat, weighted = both.flatten(1, 2), (both * share[:, None, None]).flatten(1, 2)
+    own = weighted.mT @ flat
+    return own, weighted[0].T @ flat[1], (weighted.mT @ residual.flatten()[:, None])[..., 0]
+
+
 def _frame(chain: Chain, state: Parameters, row: int) -> _Frame:
+    for c in range(len(chain.cameras)):
+        # Kept by the chain; two links of one frame would both find it.
+        chain.visible(row, c)
     both = [chain.points.moving_pixels(state[[row]], camera) for camera in chain.cameras]
     return _Frame([pixels[0] for pixels, _ in both], [slopes[0] for _, slopes in both])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 
 import torch
 from jaxtyping import Float
@@ -99,6 +100,8 @@ class PlateFlows:
     size: int = 512
     kept: int = _KEPT
     _pairs: dict[tuple[int, int], PairFlow | None] = field(default_factory=dict)
+    # Pairs are asked for by several threads.
+    _lock: Lock = field(default_factory=Lock)
 
     def pair(self, row: int, camera: int, window: Float[Tensor, "4"]) -> PairFlow | None:
         """The flow between frames `row` and `row + 1`; None where one of the plates cannot be read.
@@ -107,11 +110,15 @@ class PlateFlows:
             window: around the face in both frames, plate pixels; that of the first call counts.
         """
         key = (row, camera)
-        if key not in self._pairs:
+        with self._lock:
+            if key in self._pairs:
+                return self._pairs[key]
+        found = self._compute(row, camera, window)
+        with self._lock:
             if len(self._pairs) >= self.kept:
                 self._pairs.pop(next(iter(self._pairs)))
-            self._pairs[key] = self._compute(row, camera, window)
-        return self._pairs[key]
+            self._pairs[key] = found
+        return found
 
     def _compute(self, row: int, camera: int, window: Tensor) -> PairFlow | None:
         plates = self.plates[camera]

@@ -1,0 +1,64 @@
+"""Independent pieces of work, side by side in as many threads as torch may use (`torch.set_num_threads`).
+
+Each piece has one thread, also within torch: a small network or a small matrix gains more from a neighbour than from a
+second thread of its own. What a piece finds does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
+
+
+def map_in_threads(work: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterator[_Found]:
+    """`work` of every item, in their order; in the caller's thread where it may use only one.
+
+    All are begun with the first that is asked for. The first error that a piece raises is raised here, and what has not
+    begun by then, or when no more are asked for, never does.
+    """
+    given = list(items)
+    threads = min(torch.get_num_threads(), len(given))
+    if threads <= 1:
+        yield from map(work, given)
+        return
+    gradients = torch.is_grad_enabled()
+
+    def one(item: _Item) -> _Found:
+        # Belongs to a thread, and is not inherited.
+        with torch.set_grad_enabled(gradients):
+            return work(item)
+
+    pool = _pool(os.getpid(), torch.get_num_threads())
+    running = [pool.submit(one, item) for item in given]
+    try:
+        for future in running:
+            yield future.result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+@lru_cache(maxsize=4)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    # By process: a fork copies the pool and none of its threads.
+    pool = ThreadPoolExecutor(threads, "deepenergy", initializer=_alone)
+    everyone = Barrier(threads)
+    list(pool.map(lambda _: everyone.wait(), range(threads)))
+    # What a thread sets for itself is what threads made later begin with.
+    torch.set_num_threads(threads)
+    return pool
+
+
+def _alone() -> None:
+    # Asked first, since a thread that never was takes the common number when it first needs one.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
