@@ -54,7 +54,7 @@ def _solve(shot: TruthShot, solver: Solver, rows: Tensor, variant: str, names: t
 
     # Detection needs neighbours in time, so all frames are looked at.
     observed = rows_of(observe(plates, numbers, solver.detector, solver.network, silent), rows)
-    renderer = Renderer(shot.rig, ambient_occlusion(shot.rig), supersample=solver.config.supersample)
+    shadow = ambient_occlusion(shot.rig)
 
     def plate_crop(row: int, view: int, box: Tensor, size: int) -> Tensor:
         return crop_and_resize(plates[view].read(int(rows[row]))[None], box[None], size)[0]
@@ -67,6 +67,9 @@ def _solve(shot: TruthShot, solver: Solver, rows: Tensor, variant: str, names: t
         ("geometric", replace(plain, jacobian="geometric")),
         ("auto", solver.config),
     ):
+        # As `fit_sequence` has it.
+        look = {"supersample": config.supersample, "antialias": config.jacobian == "deep"}
+        renderer = Renderer(shot.rig, shadow, **look)
         begin = time.perf_counter()
         fit = fit_frames(observed, shot.rig, cameras, renderer, solver.network, config, silent, None, plate_crop)
         seconds = (time.perf_counter() - begin) / len(rows)

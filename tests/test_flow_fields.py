@@ -137,7 +137,7 @@ def test_one_euro_filters_boxes_and_landmarks_of_the_plates(monkeypatch: pytest.
 
     def landmarks(_network: object, images: torch.Tensor, boxes: torch.Tensor, _readings: int) -> SimpleNamespace:
         seen_boxes.append(boxes)
-        at = torch.arange(len(images)) + (8 * (len(seen_boxes) - 1)) % 16
+        at = torch.arange(len(images)) + (4 * (len(seen_boxes) - 1)) % count
         return SimpleNamespace(
             points=noisy[at],
             confidence=torch.ones(len(images), 68, dtype=torch.float64),
@@ -157,9 +157,9 @@ def test_one_euro_filters_boxes_and_landmarks_of_the_plates(monkeypatch: pytest.
     arguments = ([plates], plates.frames, OneFace(), None, silent, 1)
     plain = observe(*arguments)  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(plain.points[:, 0], noisy)
-    before = torch.cat(seen_boxes[2:])
+    before = torch.cat(seen_boxes[3:])
     seen_boxes.clear()
     filtered = observe(*arguments, frame_rate=24.0)  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(filtered.points[:, 0], one_euro(noisy, 24.0))
     assert roughness(filtered.points[:, 0]) < 0.5 * roughness(noisy)
-    assert roughness(torch.cat(seen_boxes[2:])) < 0.5 * roughness(before)
+    assert roughness(torch.cat(seen_boxes[3:])) < 0.5 * roughness(before)

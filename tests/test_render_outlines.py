@@ -17,7 +17,7 @@ from torch.func import jvp
 
 from deepenergy import Camera, Rig
 from deepenergy.render import Renderer, cliffs, contours, piercings, rasterize
-from deepenergy.render.cliffs import advance, find_cliffs
+from deepenergy.render.cliffs import advance, find_cliffs, find_rims
 from deepenergy.render.contours import find_crossings
 from deepenergy.render.mesh_edges import mesh_edges
 from deepenergy.render.piercings import gap_of
@@ -387,7 +387,7 @@ def test_cliffs_mix_nothing_and_move_with_the_nearer_surface() -> None:
     faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
     fragments = rasterize(pixels, depth, faces, (20, 20))
     none = torch.zeros(0, dtype=torch.int64)
-    rims = find_cliffs(8, faces, mesh_edges(faces), fragments, none)
+    rims = find_cliffs(8, faces, fragments, find_rims(mesh_edges(faces), fragments), none)
     seen = torch.where(fragments.face_index[0] >= 0, fragments.depth[0], 9.0)
     assert len(rims.near) == int((seen.diff(dim=0) != 0).sum() + (seen.diff(dim=1) != 0).sum())
     speed = torch.tensor([0.3, -0.7])
@@ -396,5 +396,5 @@ def test_cliffs_mix_nothing_and_move_with_the_nearer_surface() -> None:
     onwards = torch.where(rims.far > rims.near, 1.0, -1.0)
     torch.testing.assert_close(moved, speed[rims.axis] * onwards, atol=1e-5, rtol=0)
     found = gap_of(rims.near[:1], rims.far[:1], rims.axis[:1], 400)
-    fewer = find_cliffs(8, faces, mesh_edges(faces), fragments, found)
+    fewer = find_cliffs(8, faces, fragments, find_rims(mesh_edges(faces), fragments), found)
     assert len(fewer.near) < len(rims.near)

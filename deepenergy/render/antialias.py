@@ -12,16 +12,19 @@ the samples is not, since triangles of a face are as small as samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.render.cliffs import Cliffs, advance, find_cliffs
+from deepenergy.render.cliffs import Cliffs, Rims, advance, find_cliffs, find_rims
 from deepenergy.render.contours import Crossings, find_crossings
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 from deepenergy.render.piercings import Piercings, apart, find_piercings, gap_of, meeting
+from deepenergy.threads import map_in_threads
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,13 @@ def outlines(
     cull_backfaces: bool = False,
 ) -> tuple[Crossings, Piercings, Cliffs]:
     """Where outlines pass between samples; no gradient. Arguments as for `find_crossings`."""
-    crossings = find_crossings(pixels, depth, faces, edges, fragments, focal, near, cull_backfaces)
-    piercings = find_piercings(pixels, depth, faces, edges, fragments, focal)
+    searches = (
+        partial(find_crossings, pixels, depth, faces, edges, fragments, focal, near, cull_backfaces),
+        partial(find_piercings, pixels, depth, faces, edges, fragments, focal),
+        partial(find_rims, edges, fragments),
+    )
+    found = tuple(map_in_threads(lambda search: search(), searches))
+    crossings, piercings, rims = cast("tuple[Crossings, Piercings, Rims]", found)
     samples = fragments.face_index.numel()
     kept = apart(piercings, gap_of(crossings.inside, crossings.outside, crossings.axis, samples), samples)
     fields = (piercings.first, piercings.second, piercings.corners, piercings.axis)
@@ -75,7 +83,7 @@ def outlines(
     gaps = [gap_of(*ends, samples) for ends in (
         (crossings.inside, crossings.outside, crossings.axis), (piercings.first, piercings.second, piercings.axis)
     )]  # fmt: skip
-    return crossings, piercings, find_cliffs(pixels.shape[1], faces, edges, fragments, torch.cat(gaps))
+    return crossings, piercings, find_cliffs(pixels.shape[1], faces, fragments, rims, torch.cat(gaps))
 
 
 def blend_of(

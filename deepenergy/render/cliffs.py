@@ -41,19 +41,29 @@ class Cliffs:
     axis: Tensor
 
 
+Rims = tuple[Int[Tensor, " m"], Int[Tensor, " m"]]
+
+
+def find_rims(edges: MeshEdges, fragments: Fragments) -> Rims:
+    """Neighbouring samples of different parts: the first of each pair (flat into `B * H * W`), and the axis."""
+    on_cpu = fragments.face_index.device.type == "cpu"
+    return (_rims_compiled if on_cpu else _rims)(edges.part, fragments.face_index)
+
+
 def find_cliffs(
-    vertices: int, faces: Int[Tensor, "f 3"], edges: MeshEdges, fragments: Fragments, found: Int[Tensor, " n"]
+    vertices: int, faces: Int[Tensor, "f 3"], fragments: Fragments, rims: Rims, found: Int[Tensor, " n"]
 ) -> Cliffs:
     """Pairs of samples of different parts whose gap is none of `found` (numbered as by `gap_of`).
 
     Args:
         vertices: of one mesh.
-        faces, edges: the mesh.
+        faces: the mesh.
         fragments: its visibility.
+        rims: from `find_rims`.
         found: gaps that have an outline.
     """
     height, width = fragments.face_index.shape[1:]
-    first, axis = (_rims_compiled if faces.device.type == "cpu" else _rims)(edges.part, fragments.face_index)
+    first, axis = rims
     second = first + torch.where(axis == 0, 1, width)
     samples = fragments.face_index.numel()
     left = ~torch.isin(first + samples * axis, found)
@@ -70,8 +80,7 @@ def find_cliffs(
     return Cliffs(near, far, corners, fragments.barycentrics.reshape(-1, 3)[near], axis)
 
 
-def _rims_compiled(part: Tensor, index: Tensor) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """Neighbouring samples of different parts, by the first of each pair, and the axis."""
+def _rims_compiled(part: Tensor, index: Tensor) -> Rims:
     faces, parts = array_of(index), array_of(part)
     found = in_threads(lambda b, low, high: _changes(faces[b], parts, low, high), bands(*faces.shape[:2]))
     place = np.concatenate([np.empty((0, 2), np.int64), *found])
@@ -98,7 +107,7 @@ def _changes(index: NDArray[np.int64], part: NDArray[np.int32], low: int, high: 
     return out
 
 
-def _rims(part: Tensor, index: Tensor) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+def _rims(part: Tensor, index: Tensor) -> Rims:
     """The same on any device."""
     height, width = index.shape[1:]
     # The background, -1, is the last of the parts.

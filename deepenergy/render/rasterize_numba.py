@@ -1,4 +1,4 @@
-"""Visibility on the CPU: a z-buffer loop over the triangles for every band of rows, compiled by numba.
+"""Visibility on the CPU: a z-buffer loop over the triangles, compiled by numba.
 
 A place in the buffer is one integer, inverse depth above the triangle's number, so that nearest is largest and the
 inner loop has no branch: triangles of a face are as small as samples, and which of them wins cannot be predicted.
@@ -31,24 +31,33 @@ def rasterize_numba(
 ) -> Fragments:
     """Visibility of projected meshes; see `rasterize`. CPU tensors only."""
     batch, (width, height) = pixels.shape[0], size
-    index = np.empty((batch, height, width), np.int64)
+    # First the buffer, then the triangles' numbers.
+    index = np.zeros((batch, height, width), np.int64)
     bary = np.empty((batch, height, width, 3), np.float32)
     z_out = np.empty((batch, height, width), np.float32)
     xy, z = pixels.detach().contiguous().numpy(), depth.detach().contiguous().numpy()
     triangles = np.ascontiguousarray(faces.numpy(), np.int64)
     own = np.empty(0, np.int64)
-    cut = [_cut(pixels[b], depth[b], faces, near) for b in range(batch)]
+    # Where there are fewer images than threads each thread draws some triangles, into a buffer of its own.
+    shares = bands(batch, len(triangles), per_thread=1)
+    pieces = max(1, len(shares) // max(batch, 1))
+    more = np.zeros((batch, pieces - 1, height, width), np.int64)
 
-    def draw(b: int, low: int, high: int) -> None:
-        buffer = np.zeros((high - low, width), np.int64)
-        _draw(xy[b], z[b], triangles, own, near, cull_backfaces, low, buffer)
-        parts = cut[b]
+    def draw(b: int, first: int, last: int) -> None:
+        piece = shares.index((b, first, last)) % pieces
+        buffer = index[b] if piece == 0 else more[b, piece - 1]
+        _draw(xy[b], z[b], triangles[first:last], own, first, near, cull_backfaces, buffer)
+        parts = _cut(pixels[b], depth[b], faces, near) if piece == 0 else None
         if parts is not None:
             # What lies on the near plane may be a rounding error before it.
-            _draw(*parts, 0.0, cull_backfaces, low, buffer)
-        _resolve(xy[b], z[b], triangles, low, buffer, index[b], bary[b], z_out[b])
+            _draw(*parts, 0, 0.0, cull_backfaces, buffer)
 
-    in_threads(draw, bands(batch, height, per_thread=1))
+    in_threads(draw, shares)
+
+    def resolve(b: int, low: int, high: int) -> None:
+        _resolve(xy[b], z[b], triangles, more[b], low, high, index[b], bary[b], z_out[b])
+
+    in_threads(resolve, bands(batch, height, per_thread=1))
     return Fragments(torch.from_numpy(index), torch.from_numpy(bary), torch.from_numpy(z_out))
 
 
@@ -72,18 +81,18 @@ def _draw(
     z: NDArray[np.float64],
     faces: NDArray[np.int64],
     owner: NDArray[np.int64],
+    first: int,
     near: float,
     cull: bool,
-    row: int,
     buffer: NDArray[np.int64],
 ) -> None:
-    """Triangles over the buffer, whose first row is the image's `row`; their numbers are those of `owner` if any."""
-    top, bottom, right = float(row), float(row + buffer.shape[0]), float(buffer.shape[1])
+    """Triangles over the buffer; their numbers are those of `owner` if any, else they begin with `first`."""
+    bottom, right = float(buffer.shape[0]), float(buffer.shape[1])
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        # Held to the rows before they become integers, which a vertex far away would overflow.
+        # Held to the image before they become integers, which a vertex far away would overflow.
         ay, by, cy = np.float64(xy[a, 1]), np.float64(xy[b, 1]), np.float64(xy[c, 1])
-        i0, i1 = np.ceil(max(min(ay, by, cy), top) - 0.5), np.floor(min(max(ay, by, cy), bottom) - 0.5)
+        i0, i1 = np.ceil(max(min(ay, by, cy), 0.0) - 0.5), np.floor(min(max(ay, by, cy), bottom) - 0.5)
         if not i0 <= i1:
             continue
         ax, bx, cx = np.float64(xy[a, 0]), np.float64(xy[b, 0]), np.float64(xy[c, 0])
@@ -96,7 +105,7 @@ def _draw(
             continue
         sign, share = 1.0 if area > 0 else -1.0, 1.0 / abs(area)
         inv_a, inv_b, inv_c = share / z[a], share / z[b], share / z[c]
-        number = np.int64(_LAST - (owner[f] if len(owner) else f))
+        number = np.int64(_LAST - (owner[f] if len(owner) else first + f))
         for i in range(int(i0), int(i1) + 1):
             y = i + 0.5
             for j in range(int(j0), int(j1) + 1):
@@ -108,7 +117,7 @@ def _draw(
                 inverse = np.float32(wa * inv_a + wb * inv_b + wc * inv_c)
                 key = (np.int64(inverse.view(np.int32)) << 32) | number
                 seen = (min(wa, wb, wc) >= 0) & (inverse > 0)
-                buffer[i - row, j] = max(buffer[i - row, j], key if seen else 0)
+                buffer[i, j] = max(buffer[i, j], key if seen else 0)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -116,22 +125,25 @@ def _resolve(
     xy: NDArray[np.float64],
     z: NDArray[np.float64],
     faces: NDArray[np.int64],
-    row: int,
-    buffer: NDArray[np.int64],
+    more: NDArray[np.int64],
+    low: int,
+    high: int,
     index: NDArray[np.int64],
     bary: NDArray[np.float32],
     depth: NDArray[np.float32],
 ) -> None:
-    """Barycentrics and depth of what won, also of triangles that reach behind the camera."""
-    for n in range(buffer.shape[0]):
-        i = row + n
+    """Number, barycentrics and depth of what won in the buffers, `index` among them; it may reach behind the camera."""
+    for i in range(low, high):
         y = i + 0.5
-        for j in range(buffer.shape[1]):
-            if buffer[n, j] == 0:
+        for j in range(index.shape[1]):
+            best = index[i, j]
+            for n in range(more.shape[0]):
+                best = max(best, more[n, i, j])
+            if best == 0:
                 index[i, j] = -1
                 bary[i, j, 0], bary[i, j, 1], bary[i, j, 2], depth[i, j] = 0, 0, 0, 0
                 continue
-            f, x = _LAST - (buffer[n, j] & _LAST), j + 0.5
+            f, x = _LAST - (best & _LAST), j + 0.5
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
             za, zb, zc = np.float64(z[a]), np.float64(z[b]), np.float64(z[c])
             ax, ay = xy[a, 0] - x, xy[a, 1] - y
