@@ -85,14 +85,13 @@ def observe(
         numbers = {number: i for i, number in enumerate(plate.frames)}
         candidates: list[Candidates] = []
         nothing = Candidates(torch.zeros(0, 4, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
-        for t, number in enumerate(frames):
-            image = _read(plate, numbers.get(number), number)
-            if isinstance(image, str):
-                problems[t, c] = image
-                candidates.append(nothing)
-            else:
-                candidates.append(detector.candidates(image[None])[0])
-            progress(f"faces ({plate.name})", t + 1, len(frames))
+        for start in range(0, len(frames), batch):
+            images = [_read(plate, numbers.get(number), number) for number in frames[start : start + batch]]
+            problems |= {(start + i, c): image for i, image in enumerate(images) if isinstance(image, str)}
+            good = [image for image in images if not isinstance(image, str)]
+            faces = iter(detector.candidates(torch.stack(good)) if good else ())
+            candidates += [nothing if isinstance(image, str) else next(faces) for image in images]
+            progress(f"faces ({plate.name})", len(candidates), len(frames))
         found = track_faces(candidates).boxes
         boxes = fill_gaps(found, max_gap)
         for number_of_pass in range(2):

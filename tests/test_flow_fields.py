@@ -132,8 +132,9 @@ def test_one_euro_filters_boxes_and_landmarks_of_the_plates(monkeypatch: pytest.
 
         def candidates(self, images: torch.Tensor) -> list[Candidates]:
             # A box that trembles.
-            corner = 10.0 + next(times) % 2
-            return [Candidates(torch.tensor([[corner, corner, 70.0, 70.0]], dtype=torch.float64), torch.ones(1))]
+            corners = [10.0 + next(times) % 2 for _ in images]
+            boxes = (torch.tensor([[corner, corner, 70.0, 70.0]], dtype=torch.float64) for corner in corners)
+            return [Candidates(box, torch.ones(1)) for box in boxes]
 
     def landmarks(_network: object, images: torch.Tensor, boxes: torch.Tensor, _readings: int) -> SimpleNamespace:
         seen_boxes.append(boxes)

@@ -28,10 +28,12 @@ class Blind:
         self.seeing, self.count, self.hog = seeing, 0, DlibHog()
 
     def candidates(self, images: Float[Tensor, "b 3 h w"]) -> list[Candidates]:
-        self.count += 1
-        if self.count - 1 in self.seeing:
-            return self.hog.candidates(images)
-        return [Candidates(torch.zeros(0, 4, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))]
+        nothing = Candidates(torch.zeros(0, 4, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
+        found = []
+        for image in images:
+            found.append(self.hog.candidates(image[None])[0] if self.count in self.seeing else nothing)
+            self.count += 1
+        return found
 
     def detect(self, images: Float[Tensor, "b 3 h w"], near: Float[Tensor, "b 4"] | None = None) -> Detections:
         faces = self.candidates(images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import local
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from deepenergy.errors import InputError
 from deepenergy.landmarks.boxes import box_area, iou
+from deepenergy.threads import map_in_threads
 from deepenergy.weight_file import WeightFile
 
 MMOD = WeightFile(
@@ -25,6 +27,8 @@ MMOD = WeightFile(
     builtin="the detector 'hog', which needs no file",
     unpack="bunzip2",
 )
+
+_OF_THREAD = local()
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,6 @@ class DlibHog:
     def __init__(self, upsample: int = 1, threshold: float = -0.2, max_side: int = 1280) -> None:
         _check_settings(self.name, upsample, max_side)
         self.upsample, self.threshold, self.max_side = upsample, threshold, max_side
-        self._detector: Any = None
 
     def candidates(self, images: Float[Tensor, "b 3 h w"]) -> list[Candidates]:
         """All faces of each image.
@@ -159,16 +162,16 @@ class DlibHog:
             ValueError: images that are not `[B, 3, H, W]` floats in [0, 1].
             InputError: dlib is not installed.
         """
-        if self._detector is None:
-            self._detector = _dlib().get_frontal_face_detector()
-        found = []
-        for image in images_for_search(images, self.max_side):
+
+        def search(image: Tensor) -> Candidates:
+            detector = _hog()
             for doublings in range(self.upsample + 1):
-                rectangles, scores, _ = self._detector.run(image.numpy(), doublings, self.threshold)
+                rectangles, scores, _ = detector.run(image.numpy(), doublings, self.threshold)
                 if len(rectangles):
                     break
-            found.append(_candidates(rectangles, list(scores), image, images))
-        return found
+            return _candidates(rectangles, list(scores), image, images)
+
+        return list(map_in_threads(search, images_for_search(images, self.max_side)))
 
     def detect(self, images: Float[Tensor, "b 3 h w"], near: Float[Tensor, "b 4"] | None = None) -> Detections:
         """One face an image; see `Detector.detect` and `candidates`."""
@@ -290,6 +293,14 @@ def _detect(detector: Detector, images: Tensor, near: Tensor | None) -> Detectio
         raise ValueError(f"near: found shape {tuple(near.shape)}; expected [{len(images)}, 4], one box an image")
     faces = detector.candidates(images)
     return pick(faces, [choose_face(f, None if near is None else near[i]) for i, f in enumerate(faces)])
+
+
+def _hog() -> Any:
+    """dlib's detector, which works in memory of its own: one for each thread."""
+    dlib = _dlib()
+    if not hasattr(_OF_THREAD, "hog"):
+        _OF_THREAD.hog = dlib.get_frontal_face_detector()
+    return _OF_THREAD.hog
 
 
 def _dlib() -> ModuleType:
