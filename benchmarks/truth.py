@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome, PeakMemory
 from benchmarks.shares import Shares
@@ -23,7 +25,10 @@ from deepenergy.plates import Plates
 from deepenergy.render import Renderer
 from deepenergy.rig import Rig
 from deepenergy.solver import Solver
+from deepenergy.track import Track
 
+# Frames in which the shares of the time are measured.
+SHARED_FRAMES = 24
 VARIANTS = {"mono_left": ("left",), "mono_right": ("right",), "stereo": ("left", "right")}
 _ERRORS = (
     ("rotation_deg", "deg"), ("pitch_deg", "deg"), ("yaw_deg", "deg"), ("roll_deg", "deg"), ("inplane_mm", "mm"),
@@ -106,22 +111,38 @@ def solve_variant(shot: TruthShot, variant: str, frames: str | None = None) -> l
     names = VARIANTS[variant]
     cameras = [shot.camera(name) for name in names]
     plates = [shot.plates(name, frames) for name in names]
-    solver = Solver()
-    single = len(names) == 1
-    shares = Shares()
-    with shares.of(_parts(solver)), shares.part("other"):
-        memory, start = PeakMemory(), time.perf_counter()
-        track = solver.fit_sequence(plates[0] if single else plates, shot.rig, cameras[0] if single else cameras)
-        seconds = time.perf_counter() - start
+    memory, start = PeakMemory(), time.perf_counter()
+    track = _fitted(Solver(), plates, shot.rig, cameras)
+    seconds = time.perf_counter() - start
     peak = memory.mb()
     evaluation = evaluate(track, shot.truth, shot.rig, cameras)
     context = {"shot": shot.folder.name, "frames": len(evaluation.frames)}
-    timed = {**context, **{f"{name} %": share for name, share in shares.percent().items()}}
+    some = [p.select(f"{p.frames[0]}-{p.frames[:SHARED_FRAMES][-1]}") for p in plates]
+    parts = {f"{name} %": share for name, share in _shares(some, shot.rig, cameras).items()}
+    timed = {**context, "threads": torch.get_num_threads(), **parts, "% of one thread's, frames": SHARED_FRAMES}
     return [
         *metrics_of(evaluation, variant, context),
         Metric(f"truth.{variant}.seconds_per_frame", seconds / max(1, len(track)), "s", "lower", timed),
         Metric(f"truth.{variant}.peak_mb", peak, "MB", "lower", {**context, "of": memory.scope}),
     ]
+
+
+def _fitted(solver: Solver, plates: list[Plates], rig: Rig, cameras: list[Camera]) -> Track:
+    single = len(plates) == 1
+    return solver.fit_sequence(plates[0] if single else plates, rig, cameras[0] if single else cameras)
+
+
+def _shares(plates: list[Plates], rig: Rig, cameras: list[Camera]) -> dict[str, float]:
+    """Where the time goes, in one thread: of several at once no clock says which of them a second belongs to."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    solver, shares = Solver(), Shares()
+    try:
+        with shares.of(_parts(solver)), shares.part("other"):
+            _fitted(solver, plates, rig, cameras)
+    finally:
+        torch.set_num_threads(threads)
+    return shares.percent()
 
 
 def _parts(solver: Solver) -> dict[str, list[tuple[Any, str]]]:

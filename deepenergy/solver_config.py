@@ -15,7 +15,7 @@ from deepenergy.solve import Cauchy, GemanMcClure, Huber, Kernel, Welsch
 from deepenergy.stages import DEFAULT_STAGES, Stage
 
 INFILL = ("flow", "interpolation", "none")
-REFINE = ("hybrid", "averaging", "plate_flow", "self_flow", "spline", "none")
+REFINE = ("averaging", "hybrid", "plate_flow", "self_flow", "spline", "none")
 REFINE_ORDERS = ("joint", "gauss_seidel", "jacobi")
 FILTERS = ("none", "one_euro")
 JACOBIANS = ("auto", "geometric", "deep")
@@ -54,7 +54,7 @@ class SolverConfig:
             installed; docs/pytorch3d.md), or "auto": ours, the faster one on the device.
         supersample: samples per pixel side of the renders.
         infill: how failed frames get a state from solved ones: "flow", "interpolation" or "none" (temporal/infill.py).
-        refine: how the track is made consistent in time: "hybrid", "averaging", "plate_flow", "self_flow", "spline"
+        refine: how the track is made consistent in time: "averaging", "hybrid", "plate_flow", "self_flow", "spline"
             or "none" (temporal/refine.py).
         refine_order: how frames that depend on each other are solved: "joint" (all at once), or by the paper's sweeps
             over single frames, "gauss_seidel" or "jacobi".
@@ -88,7 +88,7 @@ class SolverConfig:
     renderer: Backend = "auto"
     supersample: int = 1
     infill: str = "flow"
-    refine: str = "hybrid"
+    refine: str = "averaging"
     refine_order: str = "joint"
     refine_sweeps: int = 4
     refine_prior: float = 1.0

@@ -68,7 +68,7 @@ def test_infill_strip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
 def test_before_and_after(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, "06_before_after.py", "--output", tmp_path)
     tracks = [Track.load(tmp_path / f"{name}.track.npz") for name in ("before", "after")]
-    assert all(track.solved.all() for track in tracks) and (tracks[1].provenance == "refined by hybrid").all()
+    assert all(track.solved.all() for track in tracks) and (tracks[1].provenance == "refined by averaging").all()
     told = capsys.readouterr().out
     values = [line for line in told.splitlines() if line.startswith("jitter of ")]
     assert len(values) == 3 and "before: 10 solved, 0 infilled, 0 failed" in told

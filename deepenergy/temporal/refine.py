@@ -1,9 +1,9 @@
 """Temporal refinement (sections 7 and 8.5, appendix A): frames that were solved each for itself become a performance.
 
-    averaging    weighted mean over three frames; Markley's mean for rotations
+    averaging    weighted mean over three frames; Markley's mean for rotations (the default)
     self_flow    the render's own flow made even: || N(F1, F2) - N(F2, F3) ||
     plate_flow   the render's flow made that of the plates, with a prior on deviating from the solve
-    hybrid       averaging, then plate flow from there (appendix A's choice, and the default)
+    hybrid       averaging, then plate flow from there (appendix A's choice)
     spline       smoothing splines through all parameters (section 7's "more traditional" way)
 
 Where flow is involved, "jacobi" and "gauss_seidel" are the paper's sweeps over single frames, and "joint" is what they
@@ -72,7 +72,7 @@ class RefineConfig:
         InputError: a value out of its range.
     """
 
-    method: str = "hybrid"
+    method: str = "averaging"
     order: str = "joint"
     sweeps: int = 4
     averaging_sweeps: int = 1
