@@ -16,9 +16,14 @@ def in_threads(work: Callable[..., Any], jobs: Sequence[tuple[int, ...]]) -> lis
     return list(map_in_threads(lambda job: work(*job), jobs))
 
 
-def bands(batch: int, height: int, per_thread: int = 2) -> list[tuple[int, int, int]]:
+# What a thread has to have to be worth waking, in samples (or triangles, which take as long as a few samples).
+_LEAST = 50_000
+
+
+def bands(batch: int, height: int, width: int, per_thread: int = 2) -> list[tuple[int, int, int]]:
     """(image, first row, row after the last): whole images where there are enough of them for all threads."""
     threads = torch.get_num_threads()
-    pieces = 1 if threads == 1 else max(1, min(-(-per_thread * threads // max(batch, 1)), height))
+    wanted = 1 if threads == 1 else -(-per_thread * threads // max(batch, 1))
+    pieces = max(1, min(wanted, height, height * width // _LEAST))
     cuts = [height * k // pieces for k in range(pieces + 1)]
     return [(b, low, high) for b in range(batch) for low, high in pairwise(cuts)]

@@ -82,9 +82,9 @@ def find_cliffs(
 
 def _rims_compiled(part: Tensor, index: Tensor) -> Rims:
     faces, parts = array_of(index), array_of(part)
-    found = in_threads(lambda b, low, high: _changes(faces[b], parts, low, high), bands(*faces.shape[:2]))
+    found = in_threads(lambda b, low, high: _changes(faces[b], parts, low, high), bands(*faces.shape))
     place = np.concatenate([np.empty((0, 2), np.int64), *found])
-    image = np.repeat([b for b, _, _ in bands(*faces.shape[:2])], [len(rows) for rows in found]).astype(np.int64)
+    image = np.repeat([b for b, _, _ in bands(*faces.shape)], [len(rows) for rows in found]).astype(np.int64)
     return torch.from_numpy(place[:, 0] + image * faces[0].size if len(image) else place[:, 0]), torch.from_numpy(
         place[:, 1]
     )

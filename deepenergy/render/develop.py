@@ -95,7 +95,7 @@ class _Develop:
             t, b = divmod(n, len(samples))
             _spread(given[t, b], slope[b], back, side, low, high, each[t, b], to_samples[t, b])
 
-        in_threads(spread, bands(len(given) * len(samples), linear.shape[2]))
+        in_threads(spread, bands(len(given) * len(samples), *linear.shape[2:]))
         for t in range(len(given)):
             _unmix(each[t], samples, target, source, share, side, to_samples[t], to_share[t])
         return torch.from_numpy(to_samples), torch.from_numpy(to_share)
@@ -112,7 +112,7 @@ def _linear(constants: Tensors, inputs: Tensors) -> tuple[NDArray[Any], NDArray[
     samples, share = (array_of(part) for part in inputs)
     batch, channels, height, width = samples.shape
     linear = np.empty((batch, channels, height // side, width // side), samples.dtype)
-    rows = bands(batch, height // side)
+    rows = bands(batch, height // side, width)
     in_threads(lambda b, low, high: _averaged(samples[b], side, low, high, linear[b]), rows)
     _mix(samples, target, source, share, side, linear)
     return linear, back
@@ -120,7 +120,7 @@ def _linear(constants: Tensors, inputs: Tensors) -> tuple[NDArray[Any], NDArray[
 
 def _in_display(linear: NDArray[Any], back: NDArray[np.float64], slope: bool) -> NDArray[Any]:
     out = np.empty_like(linear)
-    rows = bands(len(linear), linear.shape[2])
+    rows = bands(len(linear), *linear.shape[2:])
     in_threads(lambda b, low, high: _encoded(linear[b], back, slope, low, high, out[b]), rows)
     return out
 

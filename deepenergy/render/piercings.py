@@ -69,16 +69,14 @@ def _in_images_compiled(
     index, seen, corners, parts = (array_of(t) for t in (fragments.face_index, fragments.depth, faces, part))
     xy, z, lens = array_of(pixels.double()), array_of(depth.double()), focal.tolist()
     slopes = np.empty((len(xy), len(faces), 2))
-    in_threads(
-        lambda b, low, high: _slopes_compiled(xy[b], z[b], corners, low, high, slopes[b]), bands(*slopes.shape[:2])
-    )
+    in_threads(lambda b, low, high: _slopes_compiled(xy[b], z[b], corners, low, high, slopes[b]), bands(*slopes.shape))
 
     def rows(b: int, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
         given = (index[b], seen[b], slopes[b], corners, parts, lens[b], _LEAST_PARTING, _LEAST_WITHIN)
         first, second, axis = (torch.from_numpy(column) for column in _pairs_compiled(*given, low, high))
         return first + b * index[0].size, second + b * index[0].size, axis
 
-    return in_threads(rows, bands(*index.shape[:2]))
+    return in_threads(rows, bands(*index.shape))
 
 
 def _in_images(

@@ -39,7 +39,7 @@ def rasterize_numba(
     triangles = np.ascontiguousarray(faces.numpy(), np.int64)
     own = np.empty(0, np.int64)
     # Where there are fewer images than threads each thread draws some triangles, into a buffer of its own.
-    shares = bands(batch, len(triangles), per_thread=1)
+    shares = bands(batch, len(triangles), 10, per_thread=1)
     pieces = max(1, len(shares) // max(batch, 1))
     more = np.zeros((batch, pieces - 1, height, width), np.int64)
 
@@ -57,7 +57,7 @@ def rasterize_numba(
     def resolve(b: int, low: int, high: int) -> None:
         _resolve(xy[b], z[b], triangles, more[b], low, high, index[b], bary[b], z_out[b])
 
-    in_threads(resolve, bands(batch, height, per_thread=1))
+    in_threads(resolve, bands(batch, height, width, per_thread=1))
     return Fragments(torch.from_numpy(index), torch.from_numpy(bary), torch.from_numpy(z_out))
 
 

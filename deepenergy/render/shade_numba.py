@@ -53,7 +53,7 @@ class _Shade:
         def rows(b: int, low: int, high: int) -> None:
             _compute(index[b], bary[b], faces, colour[b], low, high, out[b])
 
-        in_threads(rows, bands(*index.shape[:2]))
+        in_threads(rows, bands(*index.shape))
         return torch.from_numpy(out)
 
     @staticmethod
@@ -69,7 +69,7 @@ class _Shade:
         def rows(b: int, low: int, high: int) -> None:
             _push(index[b], faces, pixels[b], depth[b], colour[b], place[b], tint[b], low, high, out[:, b])
 
-        in_threads(rows, bands(*index.shape[:2]))
+        in_threads(rows, bands(*index.shape))
         return torch.from_numpy(out)
 
     @staticmethod
