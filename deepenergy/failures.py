@@ -4,7 +4,7 @@ A frame fails for itself when its landmarks are weak or plate and render stay fa
 its landmarks are much weaker than usual, when its residual, or how alike plate and render are, lies far outside of what
 the shot's frames have, or when the head jumps away from its neighbours and back. "Far" is counted in robust standard
 deviations (1.4826 median absolute deviations), and never less than a floor: in a shot of even frames the best of them
-is no failure.
+is no failure. Next to a failed frame half as far is far enough.
 """
 
 from __future__ import annotations
@@ -71,10 +71,38 @@ def judge(evidence: Evidence, config: SolverConfig) -> list[str]:
         elif alike < likeness_limit:
             limit = f"{likeness_limit:.2f} is the least for this shot"
             reasons[t] = f"the plate does not look like the render (correlation {alike:.2f}, while {limit})"
-    good &= np.array([not reason for reason in reasons], dtype=bool)
+    left = good & np.array([not reason for reason in reasons], dtype=bool)
+    # Halfway from what is usual to what fails a frame by itself.
+    halves = (
+        (-evidence.confidence, -usual * (1 + LEAST_SURE) / 2),
+        (evidence.residual, _halfway(evidence.residual[good], residual_limit)),
+        (-evidence.likeness, _halfway(-evidence.likeness[good], -likeness_limit)),
+    )
+    doubtful = np.any([values > limit for values, limit in halves], axis=0)
+    for t in _spreading(left, doubtful):
+        reasons[t] = "beside a failed frame, and halfway to failing by itself (landmarks, residual or likeness)"
+    good = left & np.array([not reason for reason in reasons], dtype=bool)
     for t, words in _jumps(evidence, good).items():
         reasons[t] = words
     return reasons
+
+
+def _halfway(values: Float[np.ndarray, " n"], limit: float) -> float:
+    known = values[np.isfinite(values)]
+    return (float(np.median(known)) + limit) / 2 if len(known) and np.isfinite(limit) else np.inf
+
+
+def _spreading(good: np.ndarray, doubtful: np.ndarray) -> list[int]:
+    """Good frames that are doubtful, and joined by such to one that failed: what covers a face comes and goes."""
+    found: list[int] = []
+    for order in (range(1, len(good)), range(len(good) - 2, -1, -1)):
+        step = order.step
+        failed = ~good
+        for t in order:
+            if good[t] and doubtful[t] and failed[t - step]:
+                failed[t] = True
+                found.append(t)
+    return sorted(set(found))
 
 
 def _alone(evidence: Evidence, t: int, config: SolverConfig) -> str:

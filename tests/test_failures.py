@@ -80,6 +80,19 @@ def test_outliers_of_the_shot() -> None:
     assert failed(judge(even, SolverConfig())) == []
 
 
+def test_what_covers_a_face_comes_and_goes() -> None:
+    shot = evidence()
+    shot.residual[18:23] = [3.2, 5.0, 9.0, 3.2, 3.2]
+    shot.likeness[30] = 0.85
+    found = judge(shot, SolverConfig())
+    # Row 30 is as doubtful, and alone.
+    assert failed(found) == [18, 19, 20, 21, 22]
+    assert all("beside a failed frame" in found[t] for t in (18, 21, 22))
+    assert all("disagree" in found[t] for t in (19, 20))
+    shot.residual[19:21] = 3.2
+    assert failed(judge(shot, SolverConfig())) == []
+
+
 def test_jumps_there_and_back() -> None:
     shot = evidence()
     shot.state.translation[12, 2] += 0.3
