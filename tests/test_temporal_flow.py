@@ -396,7 +396,7 @@ def test_refine_refuses_wrong_settings(wrong: dict) -> None:
 
 def test_refine_with_plates_needs_a_network(rig: Rig, truth: Parameters) -> None:
     with pytest.raises(InputError, match="refine flow network"):
-        refine(track_of(rig, truth), [plates(FRAMES)], rig, [camera()], None)
+        refine(track_of(rig, truth), [plates(FRAMES)], rig, [camera()], None, RefineConfig("hybrid"))
 
 
 def test_the_oracle_s_views_are_of_the_plates_size() -> None:
