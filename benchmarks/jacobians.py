@@ -22,10 +22,8 @@ from deepenergy.fit import fit_frames
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.observe import observe
 from deepenergy.params import Parameters
-from deepenergy.render import Renderer
-from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.rotation import rotation_angle
-from deepenergy.sequence import rows_of
+from deepenergy.sequence import renderer_for, rows_of
 from deepenergy.solver import Solver
 
 # A view takes `deep` half a minute.
@@ -54,7 +52,6 @@ def _solve(shot: TruthShot, solver: Solver, rows: Tensor, variant: str, names: t
 
     # Detection needs neighbours in time, so all frames are looked at.
     observed = rows_of(observe(plates, numbers, solver.detector, solver.network, silent), rows)
-    shadow = ambient_occlusion(shot.rig)
 
     def plate_crop(row: int, view: int, box: Tensor, size: int) -> Tensor:
         return crop_and_resize(plates[view].read(int(rows[row]))[None], box[None], size)[0]
@@ -67,9 +64,7 @@ def _solve(shot: TruthShot, solver: Solver, rows: Tensor, variant: str, names: t
         ("geometric", replace(plain, jacobian="geometric")),
         ("auto", solver.config),
     ):
-        # As `fit_sequence` has it.
-        look = {"supersample": config.supersample, "antialias": config.jacobian == "deep"}
-        renderer = Renderer(shot.rig, shadow, **look)
+        renderer = renderer_for(shot.rig, config)
         begin = time.perf_counter()
         fit = fit_frames(observed, shot.rig, cameras, renderer, solver.network, config, silent, None, plate_crop)
         seconds = (time.perf_counter() - begin) / len(rows)

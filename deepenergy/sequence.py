@@ -180,10 +180,7 @@ def _solve_frames(
         if not bool(seen[t]):
             reasons[t] = "; ".join(text for (frame, _), text in sorted(observed.problems.items()) if frame == t)
     rig = painted(rig)
-    shadow = ambient_occlusion(rig).to(config.device)
-    # Outlines have derivatives only where the network reads them on every step.
-    look = {"supersample": config.supersample, "backend": config.renderer, "antialias": config.jacobian == "deep"}
-    renderer = Renderer(rig.to(config.device), shadow, **look)
+    renderer = renderer_for(rig, config)
     rows = seen.nonzero()[:, 0]
     fits: list[Fit] = []
     for start, part in enumerate(rows.split(_FRAMES_AT_ONCE) if len(rows) else ()):
@@ -210,6 +207,19 @@ def _solve_frames(
         renderer = fits[-1].renderer
         config = replace(config, stages=tuple(replace(stage, fit_light=False) for stage in config.stages))
     return _track(numbers, rows, fits, observed, reasons, plates, rig, config), observed, renderer
+
+
+def renderer_for(rig: Rig, config: SolverConfig) -> Renderer:
+    """The renderer that a solve by these settings looks through, before it knows the light."""
+    shadow = ambient_occlusion(rig).to(config.device)
+    # Outlines have derivatives only where the network reads them on every step.
+    return Renderer(
+        rig.to(config.device),
+        shadow,
+        supersample=config.supersample,
+        backend=config.renderer,
+        antialias=config.jacobian == "deep",
+    )
 
 
 def _observed(

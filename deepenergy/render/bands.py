@@ -20,10 +20,14 @@ def in_threads(work: Callable[..., Any], jobs: Sequence[tuple[int, ...]]) -> lis
 _LEAST = 50_000
 
 
-def bands(batch: int, height: int, width: int, per_thread: int = 2) -> list[tuple[int, int, int]]:
-    """(image, first row, row after the last): whole images where there are enough of them for all threads."""
+def bands(batch: int, height: int, width: int, per_thread: int = 2, most: int = 64) -> list[tuple[int, int, int]]:
+    """(image, first row, row after the last): whole images where there are enough of them for all threads.
+
+    Args:
+        most: pieces of an image.
+    """
     threads = torch.get_num_threads()
     wanted = 1 if threads == 1 else -(-per_thread * threads // max(batch, 1))
-    pieces = max(1, min(wanted, height, height * width // _LEAST))
+    pieces = max(1, min(wanted, most, height, height * width // _LEAST))
     cuts = [height * k // pieces for k in range(pieces + 1)]
     return [(b, low, high) for b in range(batch) for low, high in pairwise(cuts)]

@@ -82,12 +82,13 @@ def find_cliffs(
 
 def _rims_compiled(part: Tensor, index: Tensor) -> Rims:
     faces, parts = array_of(index), array_of(part)
-    found = in_threads(lambda b, low, high: _changes(faces[b], parts, low, high), bands(*faces.shape))
-    place = np.concatenate([np.empty((0, 2), np.int64), *found])
-    image = np.repeat([b for b, _, _ in bands(*faces.shape)], [len(rows) for rows in found]).astype(np.int64)
-    return torch.from_numpy(place[:, 0] + image * faces[0].size if len(image) else place[:, 0]), torch.from_numpy(
-        place[:, 1]
-    )
+    none = np.empty((0, 2), np.int64)
+
+    def rows(b: int, low: int, high: int) -> NDArray[np.int64]:
+        return _changes(faces[b], parts, low, high) + np.array([b * faces[b].size, 0])
+
+    first, axis = np.concatenate([none, *in_threads(rows, bands(*faces.shape))]).T.copy()
+    return torch.from_numpy(first), torch.from_numpy(axis)
 
 
 @numba.njit(cache=True, nogil=True)

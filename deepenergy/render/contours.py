@@ -20,10 +20,10 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.bands import in_threads
 from deepenergy.render.compiled import array_of
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
+from deepenergy.threads import map_in_threads
 
 # In samples' own width at the surface: how far behind the edge Q has to lie for a fold to be one, and how far before
 # and behind the edge the surface at P may lie. A lip that rolls inwards is 80 nearer one sample inside its outline.
@@ -81,7 +81,7 @@ def find_crossings(
         ends = edges.ends[edge[kept]] + b * pixels.shape[1]
         return inside[kept] + at, outside[kept] + at, ends, axis[kept]
 
-    parts = in_threads(one, [(b,) for b in range(batch)])
+    parts = list(map_in_threads(one, range(batch)))
     if not parts:
         none = torch.zeros(0, dtype=torch.int64, device=pixels.device)
         return Crossings(none, none, none[:, None].expand(-1, 2), none)

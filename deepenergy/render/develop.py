@@ -18,6 +18,7 @@ from deepenergy.colour import linear_to_srgb
 from deepenergy.render.antialias import Blend
 from deepenergy.render.bands import bands, in_threads
 from deepenergy.render.compiled import Tensors, apply_compiled, array_of
+from deepenergy.threads import map_in_threads
 
 
 def develop(
@@ -77,7 +78,7 @@ class _Develop:
             _mix(moved[t], target, source, share, side, out[t])
             _through(slope, back, out[t])
 
-        in_threads(one, [(t,) for t in range(len(moved))])
+        list(map_in_threads(one, range(len(moved))))
         return torch.from_numpy(out)
 
     @staticmethod

@@ -19,6 +19,8 @@ from deepenergy.render.near_plane import clipped, crosses_near
 
 # Below the inverse depth; of equals the lowest number wins.
 _LAST = 0xFFFFFFFF
+# Of an image, however many threads there are: each is as large as the image.
+_BUFFERS = 4
 
 
 def rasterize_numba(
@@ -39,12 +41,11 @@ def rasterize_numba(
     triangles = np.ascontiguousarray(faces.numpy(), np.int64)
     own = np.empty(0, np.int64)
     # Where there are fewer images than threads each thread draws some triangles, into a buffer of its own.
-    shares = bands(batch, len(triangles), 10, per_thread=1)
+    shares = bands(batch, len(triangles), 10, per_thread=1, most=_BUFFERS)
     pieces = max(1, len(shares) // max(batch, 1))
     more = np.zeros((batch, pieces - 1, height, width), np.int64)
 
-    def draw(b: int, first: int, last: int) -> None:
-        piece = shares.index((b, first, last)) % pieces
+    def draw(piece: int, b: int, first: int, last: int) -> None:
         buffer = index[b] if piece == 0 else more[b, piece - 1]
         _draw(xy[b], z[b], triangles[first:last], own, first, near, cull_backfaces, buffer)
         parts = _cut(pixels[b], depth[b], faces, near) if piece == 0 else None
@@ -52,7 +53,7 @@ def rasterize_numba(
             # What lies on the near plane may be a rounding error before it.
             _draw(*parts, 0, 0.0, cull_backfaces, buffer)
 
-    in_threads(draw, shares)
+    in_threads(draw, [(n % pieces, *share) for n, share in enumerate(shares)])
 
     def resolve(b: int, low: int, high: int) -> None:
         _resolve(xy[b], z[b], triangles, more[b], low, high, index[b], bary[b], z_out[b])

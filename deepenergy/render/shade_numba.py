@@ -226,21 +226,16 @@ def _pull(
             lc = r * colour[vc, 0] + g * colour[vc, 1] + b * colour[vc, 2]
             here = sa * la + sb * lb + sc * lc
             ha, hb, hc = (la - here) * over * ia, (lb - here) * over * ib, (lc - here) * over * ic
-            out[va, 0] += hc * by - hb * cy
-            out[va, 1] += hb * cx - hc * bx
-            out[va, 2] -= ha * wa
-            out[va, 3] += sa * r
-            out[va, 4] += sa * g
-            out[va, 5] += sa * b
-            out[vb, 0] += ha * cy - hc * ay
-            out[vb, 1] += hc * ax - ha * cx
-            out[vb, 2] -= hb * wb
-            out[vb, 3] += sb * r
-            out[vb, 4] += sb * g
-            out[vb, 5] += sb * b
-            out[vc, 0] += hb * ay - ha * by
-            out[vc, 1] += ha * bx - hb * ax
-            out[vc, 2] -= hc * wc
-            out[vc, 3] += sc * r
-            out[vc, 4] += sc * g
-            out[vc, 5] += sc * b
+            _add(out[va], hc * by - hb * cy, hb * cx - hc * bx, -ha * wa, sa * r, sa * g, sa * b)
+            _add(out[vb], ha * cy - hc * ay, hc * ax - ha * cx, -hb * wb, sb * r, sb * g, sb * b)
+            _add(out[vc], hb * ay - ha * by, ha * bx - hb * ax, -hc * wc, sc * r, sc * g, sc * b)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _add(to: NDArray[np.float32], x: float, y: float, z: float, r: float, g: float, b: float) -> None:
+    to[0] += x
+    to[1] += y
+    to[2] += z
+    to[3] += r
+    to[4] += g
+    to[5] += b
