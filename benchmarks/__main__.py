@@ -46,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     truth.add_argument("--shot", type=Path, metavar="FOLDER", help="a folder laid out like ict_stereo")
     truth.add_argument("--variant", action="append", help="mono_left, mono_right or stereo; may be repeated")
     truth.add_argument("--frames", help="a frame range, as 1001-1024")
+    smoothing = result.add_argument_group("smoothing")
+    smoothing.add_argument("--figure", type=Path, metavar="FILE", help="draw the curves behind the numbers, as PNG")
     return result
 
 
@@ -54,6 +56,8 @@ def run_benchmark(name: str, options: argparse.Namespace) -> Outcome:
     run: Callable[..., Outcome] = import_module(f"benchmarks.{name}").run
     if name == "truth":
         return run(options.shot, options.variant, options.frames)
+    if name == "smoothing":
+        return run(figure=options.figure)
     return run()
 
 
@@ -67,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         special = [f"--{n}" for n in ("shot", "variant", "frames") if getattr(options, n) is not None]
         if special and names != ["truth"]:
             raise InputError(", ".join(special), f"with {', '.join(names)}", "the benchmark truth", "leave it out")
+        if options.figure is not None and "smoothing" not in names:
+            raise InputError("--figure", f"with {names[0]}", "the benchmark smoothing", "leave it out")
         if (options.check or options.update) and (options.shot is not None or options.frames is not None):
             raise InputError(
                 "--check and --update",

@@ -2,7 +2,8 @@
 
 Runs of 3, 6 and 12 frames are taken out where the face moves most, 20 runs in all. In `infill.N.vertex_ratio` the
 frames around a run are the true ones, so that nothing but the infill is measured; `infill.N.solved.*` starts from the
-solve of one camera, whose own error in depth the infill inherits; the error of the frames' own solve stands beside it.
+solve of one camera, whose own error in depth the infill inherits, and `infill.N.stereo.*` from that of two, by the flow
+of both; the error of the frames' own solve stands beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from deepenergy.evaluate import face_vertices
 from deepenergy.flow import flow_network_from_name
 from deepenergy.params import Parameters
 from deepenergy.rotation import rotation_angle
+from deepenergy.solver import Solver
+from deepenergy.solver_config import SolverConfig
 from deepenergy.temporal.infill import METHODS, InfillConfig, infill
 from deepenergy.temporal.states import states_of
 from deepenergy.track import Track
@@ -33,36 +36,39 @@ from deepenergy.track import Track
 RUNS = {3: 8, 6: 7, 12: 5}
 # Every so manieth vertex of the face is measured.
 _EVERY = 10
+_CAMERAS = ("left", "right")
 _INNER_LIPS = (62, 66)
 _ERRORS = (("rotation_deg", "deg"), ("translation_mm", "mm"), ("vertex_mm", "mm"), ("mouth_mm", "mm"))
 
 
-def run(shot: Path | None = None, track: Track | None = None, network: str = "dis") -> Outcome:
+def run(shot: Path | None = None, network: str = "dis") -> Outcome:
     """Measure.
 
     Args:
         shot: the shot's folder; `ict_stereo` of the test data when None.
-        track: its solve from the camera `left`; made here when None.
         network: the flow network's name.
     """
     folder = shot if shot is not None else data_folder() / "shots" / "ict_stereo"
     if not folder.is_dir():
         return Outcome(skipped={"infill": f"no folder {folder} (set DEEPENERGY_TEST_DATA)"})
     loaded = TruthShot.load(folder)
-    camera, plates = loaded.camera("left"), loaded.plates("left", None)
-    if track is None:
-        from deepenergy.solver import Solver
-        from deepenergy.solver_config import SolverConfig
-
-        track = Solver(SolverConfig(infill="none", refine="none")).fit_sequence(plates, loaded.rig, camera)
+    cameras = [loaded.camera(name) for name in _CAMERAS]
+    plates = [loaded.plates(name, None) for name in _CAMERAS]
+    solver = Solver(SolverConfig(infill="none", refine="none"))
     truth = true_track(loaded)
+    # What the frames around a run come from, and by how many cameras the run is filled.
+    starts = (
+        ("", truth, 1),
+        ("solved.", solver.fit_sequence(plates[0], loaded.rig, cameras[0]), 1),
+        ("stereo.", solver.fit_sequence(plates, loaded.rig, cameras), 2),
+    )
     flow = flow_network_from_name(network)
     measure = _Measure(loaded, states_of(truth))
     outcome = Outcome()
     seconds, frames = 0.0, 0
     for length, count in RUNS.items():
         runs = lively_runs(measure.vertices, length, count)
-        for name, start in (("", truth), ("solved.", track)):
+        for name, start, views in starts:
             errors: dict[str, list[np.ndarray]] = {method: [] for method in (*METHODS, "own")}
             for first in runs:
                 # The shot around the run is all that the infill looks at.
@@ -72,12 +78,18 @@ def run(shot: Path | None = None, track: Track | None = None, network: str = "di
                 errors["own"].append(measure.errors(states_of(start)[torch.from_numpy(rows)], rows))
                 for method in METHODS:
                     began = time.perf_counter()
-                    filled = infill(holed, [plates], loaded.rig, [camera], flow, InfillConfig(method))
-                    if method == "flow":
+                    filled = infill(holed, plates[:views], loaded.rig, cameras[:views], flow, InfillConfig(method))
+                    if method == "flow" and views == 1:
                         seconds, frames = seconds + time.perf_counter() - began, frames + length
                     errors[method].append(measure.errors(states_of(filled)[torch.tensor(rows - part.start)], rows))
             mean = {method: np.concatenate(found).mean(0) for method, found in errors.items()}
-            context = {"shot": folder.name, "runs": len(runs), "network": network, "anchors": name[:-1] or "true"}
+            context = {
+                "shot": folder.name,
+                "runs": len(runs),
+                "network": network,
+                "anchors": name[:-1] or "true",
+                "cameras": views,
+            }
             outcome.metrics += _metrics(f"infill.{length}.{name}", mean, context)
     context = {"frames": frames, "network": network}
     outcome.metrics.append(Metric("infill.seconds_per_frame", seconds / max(1, frames), "s", "lower", context))

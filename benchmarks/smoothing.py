@@ -3,7 +3,7 @@
 Jitter is the root mean square second difference of rotation, translation and vertices, as a multiple of the truth's
 own; the excess is what is above 1 (or below: smoothing the performance away is no better). `excess_jitter_ratio` is the
 worst of the three excesses, after over before. `rotation_ratio`, `translation_ratio` and `vertex_ratio` are median
-errors against the truth, after over before.
+errors against the truth, after over before. With `--figure` the curves behind the numbers are drawn.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks.data import data_folder
 from benchmarks.infill import true_track
 from benchmarks.metrics import Metric, Outcome
+from benchmarks.smoothing_figure import draw_smoothing
 from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.evaluate import face_vertices
@@ -29,6 +30,7 @@ from deepenergy.temporal.states import states_of
 from deepenergy.track import Track
 
 _EVERY = 10
+_DRAWN = ("averaging", "hybrid")
 _WHAT = ("rotation", "translation", "vertex")
 
 
@@ -40,7 +42,13 @@ def variants() -> dict[str, RefineConfig]:
     return result
 
 
-def run(shot: Path | None = None, track: Track | None = None, camera: str = "left", network: str = "dis") -> Outcome:
+def run(
+    shot: Path | None = None,
+    track: Track | None = None,
+    camera: str = "left",
+    network: str = "dis",
+    figure: Path | None = None,
+) -> Outcome:
     """Measure every variant.
 
     Args:
@@ -48,6 +56,7 @@ def run(shot: Path | None = None, track: Track | None = None, camera: str = "lef
         track: its solve from one camera; made here when None.
         camera: which.
         network: the flow network's name.
+        figure: where to draw the frames by themselves, `averaging` and `hybrid` beside the truth, as PNG.
     """
     folder = shot if shot is not None else data_folder() / "shots" / "ict_stereo"
     if not folder.is_dir():
@@ -65,10 +74,13 @@ def run(shot: Path | None = None, track: Track | None = None, camera: str = "lef
     before, excess = median_errors(states_of(track), truth, skin), jitter(states_of(track), skin) / own - 1
     flow = flow_network_from_name(network)
     outcome = Outcome()
+    drawn = {"truth": truth, "single frames": states_of(track)}
     for name, config in variants().items():
         start = time.perf_counter()
         refined = states_of(refine(track, [plates], loaded.rig, [view], flow, config))
         seconds = (time.perf_counter() - start) / len(track)
+        if name in _DRAWN:
+            drawn[name] = refined
         ratios = jitter(refined, skin) / own
         left = ((ratios - 1).abs() / excess.abs()).numpy()
         after = median_errors(refined, truth, skin)
@@ -86,21 +98,34 @@ def run(shot: Path | None = None, track: Track | None = None, camera: str = "lef
         for what, a, b in zip(_WHAT, after, before, strict=True):
             detail = {"before": f"{b:.3f}", "after": f"{a:.3f}", "unit": "deg" if what == "rotation" else "mm"}
             outcome.metrics.append(Metric(f"{prefix}.{what}_ratio", float(a / b), "x", "lower", detail))
+    if figure is not None:
+        accelerations = {name: second_differences(state, skin) for name, state in drawn.items()}
+        away = {name: errors(state, truth, skin) for name, state in drawn.items() if name != "truth"}
+        draw_smoothing(figure, track.frames, accelerations, away)
     return outcome
 
 
-def jitter(state: Parameters, skin: SurfacePoints) -> Tensor:
-    """Second differences of rotation (degrees), translation and vertices (mm), root mean square over the frames."""
+def second_differences(state: Parameters, skin: SurfacePoints) -> tuple[Tensor, Tensor, Tensor]:
+    """Sizes of the second differences of rotation (degrees), translation and vertices (mm), `[T - 2]` each."""
     turn = so3_log(state.rotation[1:] @ state.rotation[:-1].mT).rad2deg()
-    series = (turn.diff(dim=0), state.translation.diff(n=2, dim=0) * 1000, skin.world(state).diff(n=2, dim=0) * 1000)
-    return torch.stack([values.square().sum(-1).mean().sqrt() for values in series])
+    world = skin.world(state).diff(n=2, dim=0).square().sum(-1).mean(1).sqrt()
+    return turn.diff(dim=0).norm(dim=-1), state.translation.diff(n=2, dim=0).norm(dim=-1) * 1000, world * 1000
 
 
-def median_errors(state: Parameters, truth: Parameters, skin: SurfacePoints) -> np.ndarray:
-    """Medians over the frames of rotation (degrees), translation and mean vertex error (mm)."""
-    errors = (
+def jitter(state: Parameters, skin: SurfacePoints) -> Tensor:
+    """Root mean squares of `second_differences` over the frames."""
+    return torch.stack([values.square().mean().sqrt() for values in second_differences(state, skin)])
+
+
+def errors(state: Parameters, truth: Parameters, skin: SurfacePoints) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each frame, `[T]`: rotation (degrees), translation and mean vertex error (mm)."""
+    return (
         rotation_angle(state.rotation, truth.rotation).rad2deg(),
         (state.translation - truth.translation).norm(dim=-1) * 1000,
         (skin.world(state) - skin.world(truth)).norm(dim=-1).mean(1) * 1000,
     )
-    return np.array([float(np.median(e.numpy())) for e in errors])
+
+
+def median_errors(state: Parameters, truth: Parameters, skin: SurfacePoints) -> np.ndarray:
+    """Medians over the frames of `errors`."""
+    return np.array([float(np.median(e.numpy())) for e in errors(state, truth, skin)])

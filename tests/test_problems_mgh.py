@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.mgh import matched, metric, reference
+from benchmarks.mgh import matched, metric, references
 from benchmarks.peers import SOLVERS, Result, solve
 from benchmarks.problems import mgh_residuals as residuals
 from benchmarks.problems.mgh import MghProblem, mgh_problems
@@ -152,11 +152,11 @@ def results(dogleg: float, trf: float, dogbox: float) -> dict[str, Result | None
 
 
 def test_only_what_scipy_solves_counts() -> None:
-    assert reference((2.0, 3.0), results(9, 2.000001, 3)) == 2.000001
-    assert reference((2.0, 3.0), results(9, 2.5, 3)) == 3
-    assert reference((2.0,), results(9, 2.5, 7)) is None
-    assert reference((2.0,), results(9, 1.5, 2)) == 1.5
-    assert reference((0.0,), results(9, 1e-11, 1e-3)) == 1e-11
+    assert references((2.0, 3.0), results(9, 2.000001, 3)) == [2.000001, 3]
+    assert references((2.0, 3.0), results(9, 2.5, 3)) == [3]
+    assert references((2.0,), results(9, 2.5, 7)) == []
+    assert references((2.0,), results(9, 1.5, 2)) == [1.5, 2]
+    assert references((0.0,), results(9, 1e-11, 1e-3)) == [1e-11]
 
 
 def test_matched_is_as_low_as_scipy() -> None:
@@ -176,7 +176,7 @@ def test_the_metric_counts_and_names() -> None:
     by_name = {p.name: p for p in PROBLEMS}
     chosen = [by_name["Bard"], by_name["Rosenbrock"], by_name["Meyer"]]
     minima = chosen[0].minima[0]
-    made = metric(chosen, [results(minima, minima, 1), results(1, 0, 0), results(1, 1000, 1000)], False)
+    made = metric(chosen, [results(minima, minima, 1), results(1, 0, 0), results(1, 1000, 1000)], False, "matched")
     assert made.name == "mgh.unbounded.matched"
     assert made.value == 0.5
     assert made.context["of"] == 2
@@ -184,6 +184,16 @@ def test_the_metric_counts_and_names() -> None:
     assert made.context["scipy trf"] == 2
     assert made.context["scipy dogbox"] == 1
     assert set(SOLVERS) <= {*made.context, "dogleg"}
+
+
+def test_the_higher_of_two_known_minima_is_reached_and_not_matched() -> None:
+    problem = next(p for p in PROBLEMS if p.name == "Chebyquad 10")
+    low, high = problem.minima
+    found = [results(high, low, high)]
+    assert metric([problem], found, True, "matched").value == 0
+    assert metric([problem], found, True, "reached").value == 1
+    assert metric([problem], [results(high * 1.00001, low, high)], True, "reached").value == 0
+    assert metric([problem], [results(high, low, 1)], True, "reached").value == 0
 
 
 @pytest.mark.parametrize("name", ["Biggs EXP6", "Gulf, 3 residuals"])

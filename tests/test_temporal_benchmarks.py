@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rigs import random_rig
 from scipy.spatial.transform import Rotation
 from tiny_shot import tiny_track
 
 from benchmarks.data import data_folder
 from benchmarks.infill import lively_runs, run, true_track, without
-from benchmarks.smoothing import jitter, median_errors, variants
+from benchmarks.smoothing import errors, jitter, median_errors, second_differences, variants
+from benchmarks.smoothing_figure import draw_smoothing
 from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.params import Parameters
@@ -55,6 +57,18 @@ def test_jitter_of_known_motions() -> None:
     assert jitter(steady, skin).tolist() == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
     off = Parameters(still, steady.translation + torch.tensor([0.003, 0.004, 0.0]), zero, zero)
     assert median_errors(off, steady, skin).tolist() == pytest.approx([0.0, 5.0, 5.0], abs=1e-6)
+
+
+def test_the_figure_is_drawn(tmp_path: Path) -> None:
+    rig = random_rig()
+    skin = SurfacePoints.of(rig, torch.arange(10))
+    states = {name: Parameters.identity(6, len(rig.weight_names)) for name in ("truth", "single frames", "averaging")}
+    accelerations = {name: second_differences(state, skin) for name, state in states.items()}
+    assert [len(values) for values in accelerations["truth"]] == [4, 4, 4]
+    away = {name: errors(state, states["truth"], skin) for name, state in states.items() if name != "truth"}
+    draw_smoothing(tmp_path / "smoothing.png", np.arange(1001, 1007), accelerations, away)
+    with Image.open(tmp_path / "smoothing.png") as picture:
+        assert picture.format == "PNG" and picture.width > picture.height > 100
 
 
 def test_every_method_is_in_the_table() -> None:
