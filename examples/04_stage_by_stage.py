@@ -64,4 +64,6 @@ if __name__ == "__main__":
     parser.add_argument("--stages", type=Path, help="a schedule (TOML) instead of the default")
     parser.add_argument("--output", type=Path, default=Path("out/stages/stage_by_stage.png"))
     given = parser.parse_args()
+    if given.output.suffix.lower() != ".png":
+        parser.error(f"--output: found {given.output}, expected a picture's name that ends in .png")
     main(given.folder, given.frame, given.camera, given.stages, given.output)
