@@ -45,13 +45,15 @@ def rasterize_numba(
     pieces = max(1, len(shares) // max(batch, 1))
     more = np.zeros((batch, pieces - 1, height, width), np.int64)
 
+    corners = [_corners(xy[b], z[b], near) for b in range(batch)]
+
     def draw(piece: int, b: int, first: int, last: int) -> None:
         buffer = index[b] if piece == 0 else more[b, piece - 1]
-        _draw(xy[b], z[b], triangles[first:last], own, first, near, cull_backfaces, buffer)
+        _draw(corners[b], triangles[first:last], own, first, cull_backfaces, buffer)
         parts = _cut(pixels[b], depth[b], faces, near) if piece == 0 else None
         if parts is not None:
             # What lies on the near plane may be a rounding error before it.
-            _draw(*parts, 0, 0.0, cull_backfaces, buffer)
+            _draw(_corners(*parts[:2], 0.0), *parts[2:], 0, cull_backfaces, buffer)
 
     in_threads(draw, [(n % pieces, *share) for n, share in enumerate(shares)])
 
@@ -77,13 +79,21 @@ def _cut(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
+def _corners(xy: NDArray[np.float64], z: NDArray[np.float64], near: float) -> NDArray[np.float64]:
+    """x, y and inverse depth of every vertex, the last below 0 for one before the near plane or nowhere."""
+    out = np.empty((len(z), 3))
+    for v in range(len(z)):
+        out[v, 0], out[v, 1] = xy[v, 0], xy[v, 1]
+        out[v, 2] = 1.0 / np.float64(z[v]) if z[v] >= near else -1.0
+    return out
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _draw(
-    xy: NDArray[np.float64],
-    z: NDArray[np.float64],
+    corners: NDArray[np.float64],
     faces: NDArray[np.int64],
     owner: NDArray[np.int64],
     first: int,
-    near: float,
     cull: bool,
     buffer: NDArray[np.int64],
 ) -> None:
@@ -92,20 +102,21 @@ def _draw(
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         # Held to the image before they become integers, which a vertex far away would overflow.
-        ay, by, cy = np.float64(xy[a, 1]), np.float64(xy[b, 1]), np.float64(xy[c, 1])
+        ay, by, cy = corners[a, 1], corners[b, 1], corners[c, 1]
         i0, i1 = np.ceil(max(min(ay, by, cy), 0.0) - 0.5), np.floor(min(max(ay, by, cy), bottom) - 0.5)
         if not i0 <= i1:
             continue
-        ax, bx, cx = np.float64(xy[a, 0]), np.float64(xy[b, 0]), np.float64(xy[c, 0])
+        ax, bx, cx = corners[a, 0], corners[b, 0], corners[c, 0]
         j0, j1 = np.ceil(max(min(ax, bx, cx), 0.0) - 0.5), np.floor(min(max(ax, bx, cx), right) - 0.5)
         # NaN compares false, so that a broken vertex drops its triangles and nothing else.
-        if not (j0 <= j1 and z[a] >= near and z[b] >= near and z[c] >= near):
+        inv_a, inv_b, inv_c = corners[a, 2], corners[b, 2], corners[c, 2]
+        if not (j0 <= j1 and min(inv_a, inv_b, inv_c) >= 0):
             continue
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if not (abs(area) > 1e-12) or (cull and area > 0):
             continue
         sign, share = 1.0 if area > 0 else -1.0, 1.0 / abs(area)
-        inv_a, inv_b, inv_c = share / z[a], share / z[b], share / z[c]
+        inv_a, inv_b, inv_c = share * inv_a, share * inv_b, share * inv_c
         number = np.int64(_LAST - (owner[f] if len(owner) else first + f))
         for i in range(int(i0), int(i1) + 1):
             y = i + 0.5
