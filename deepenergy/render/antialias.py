@@ -110,8 +110,7 @@ def blend_of(
     target, source = torch.where(near, inside, outside), torch.where(near, outside, inside)
     # Rounding may put the outline a hair outside of the gap.
     share = torch.where(near, 0.5 - distance, distance - 0.5).clamp(0, 0.5)
-    sample, group = torch.unique(target, return_inverse=True)
-    kept = axis == _larger(share.detach(), group * 2 + axis, len(sample))[group]
+    kept = axis == _larger(share.detach(), target, axis, len(pixels) * size[0] * size[1])
     step = 0.5 * advance(cliffs, pixels, depth).to(share)
     return Blend(
         torch.cat([target[kept], cliffs.far, cliffs.near]),
@@ -120,10 +119,11 @@ def blend_of(
     )
 
 
-def _larger(share: Tensor, slot: Int[Tensor, " m"], samples: int) -> Int[Tensor, " n"]:
-    """The axis along which more is mixed in, of every sample."""
-    total = torch.zeros(samples * 2, dtype=share.dtype, device=share.device).index_add(0, slot, share).view(-1, 2)
-    return (total[:, 1] > total[:, 0]).long()
+def _larger(share: Tensor, target: Tensor, axis: Tensor, samples: int) -> Int[Tensor, " m"]:
+    """The axis along which more is mixed into each target."""
+    total = torch.zeros(samples * 2, dtype=share.dtype, device=share.device).index_add(0, target * 2 + axis, share)
+    both = total.view(-1, 2)[target]
+    return (both[:, 1] > both[:, 0]).long()
 
 
 def _distance(crossings: Crossings, pixels: Float[Tensor, "b v 2"], size: tuple[int, int]) -> Float[Tensor, " m"]:
@@ -131,13 +131,13 @@ def _distance(crossings: Crossings, pixels: Float[Tensor, "b v 2"], size: tuple[
     width, height = size
     within = crossings.inside % (width * height)
     row = torch.div(within, width, rounding_mode="floor")
-    centre = torch.stack([within - row * width, row], 1).to(pixels) + 0.5
-    in_row = (crossings.axis == 0)[:, None]
+    column, axis = within - row * width, crossings.axis
+    in_row = axis == 0
     # Along the line of centres (u) and across it (v).
-    ends = pixels.reshape(-1, 2)[crossings.ends.reshape(-1)].view(-1, 2, 2)
-    ends = torch.where(in_row[:, None], ends, ends.flip(-1))
-    centre = torch.where(in_row, centre, centre.flip(-1))
-    start, way = ends[:, 0], ends[:, 1] - ends[:, 0]
-    at = start[:, 0] + (centre[:, 1] - start[:, 1]) / way[:, 1] * way[:, 0]
+    centre_u = torch.where(in_row, column, row).to(pixels) + 0.5
+    centre_v = torch.where(in_row, row, column).to(pixels) + 0.5
+    flat, places = pixels.reshape(-1), 2 * crossings.ends
+    (ua, ub), (va, vb) = (flat[places + k[:, None]].unbind(1) for k in (axis, 1 - axis))
+    at = ua + (centre_v - va) / (vb - va) * (ub - ua)
     onwards = torch.where(crossings.outside > crossings.inside, 1.0, -1.0).to(pixels)
-    return (at - centre[:, 0]) * onwards
+    return (at - centre_u) * onwards

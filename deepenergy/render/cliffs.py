@@ -21,6 +21,7 @@ from deepenergy.render.bands import bands, in_threads
 from deepenergy.render.compiled import array_of
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
+from deepenergy.render.piercings import marked
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ def find_cliffs(
     first, axis = rims
     second = first + torch.where(axis == 0, 1, width)
     samples = fragments.face_index.numel()
-    left = ~torch.isin(first + samples * axis, found)
+    left = ~marked(found, 2 * samples)[first + samples * axis]
     # Samples that an outline was found at, along either axis, have what moves there already.
     gap, of = found % samples, torch.div(found, samples, rounding_mode="floor")
-    known = torch.cat([gap, gap + torch.where(of == 0, 1, width)])
-    left &= ~(torch.isin(first, known) | torch.isin(second, known))
+    known = marked(torch.cat([gap, gap + torch.where(of == 0, 1, width)]), samples)
+    left &= ~(known[first] | known[second])
     first, second, axis = first[left], second[left], axis[left]
     face, depth = fragments.face_index.reshape(-1), fragments.depth.reshape(-1)
     nearer = (face[first] >= 0) & ((face[second] < 0) | (depth[first] <= depth[second]))

@@ -282,10 +282,25 @@ def _farthest(inside: Tensor, outside: Tensor, axis: Tensor, reach: Tensor, samp
     """Of the crossings in each gap the one farthest from P, by a stable order."""
     gap = torch.minimum(inside, outside) + samples * axis
     if gap.device.type == "cpu":
-        order = torch.from_numpy(np.lexsort((-reach.numpy(), gap.numpy())))
-    else:
-        order = torch.argsort(reach, descending=True, stable=True)
-        order = order[torch.argsort(gap[order], stable=True)]
+        return torch.from_numpy(_farthest_compiled(gap.numpy(), reach.numpy()))
+    order = torch.argsort(reach, descending=True, stable=True)
+    order = order[torch.argsort(gap[order], stable=True)]
     first = torch.ones_like(order, dtype=torch.bool)
     first[1:] = gap[order][1:] != gap[order][:-1]
     return order[first]
+
+
+@numba.njit(cache=True, nogil=True)
+def _farthest_compiled(gap: NDArray[np.int64], reach: NDArray[np.float64]) -> NDArray[np.int64]:
+    order = np.argsort(gap)
+    count = 0
+    for n in order:
+        if count and gap[order[count - 1]] == gap[n]:
+            # The sort is not stable: of equals the first that was found.
+            last = order[count - 1]
+            if reach[n] > reach[last] or (reach[n] == reach[last] and n < last):
+                order[count - 1] = n
+        else:
+            order[count] = n
+            count += 1
+    return order[:count]

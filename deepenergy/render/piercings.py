@@ -213,7 +213,14 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
 
 def apart(piercings: Piercings, others: Int[Tensor, " n"], samples: int) -> Bool[Tensor, " m"]:
     """Which lie in none of the gaps `others`, numbered as by `gap_of`."""
-    return ~torch.isin(gap_of(piercings.first, piercings.second, piercings.axis, samples), others)
+    return ~marked(others, 2 * samples)[gap_of(piercings.first, piercings.second, piercings.axis, samples)]
+
+
+def marked(places: Int[Tensor, " n"], count: int) -> Bool[Tensor, " count"]:
+    """Which of `count` places are among some."""
+    flags = torch.zeros(count, dtype=torch.bool, device=places.device)
+    flags[places] = True
+    return flags
 
 
 def gap_of(first: Tensor, second: Tensor, axis: Tensor, samples: int) -> Int[Tensor, " m"]:
