@@ -27,7 +27,7 @@ from deepenergy.render import Renderer, rasterize
 from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.render.rasterize_pytorch3d import load_pytorch3d, to_ndc
 
-REPEATS, FRAME, TANGENTS, BATCH = 7, 40, 60, 8
+REPEATS, FRAME, TANGENTS, BATCH = 21, 40, 60, 8
 
 
 def run(shot: Path | None = None) -> Outcome:
