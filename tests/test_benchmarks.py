@@ -198,6 +198,7 @@ def test_update_then_check(tmp_path: Path, measured: list[Metric], capsys: pytes
     "arguments",
     [
         ["network", "--frames", "1001-1004"],
+        ["network", "--figure", "curves.png"],
         ["truth", "--check", "--frames", "1001-1004"],
         ["truth", "--update", "--shot", "folder"],
     ],

@@ -242,6 +242,19 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def test_of_several_crossings_in_a_gap_the_farthest_counts() -> None:
+    """Against numpy's stable sort, with gaps and distances that occur more than once."""
+    random = np.random.default_rng(0)
+    for count in (0, 1, 7, 300):
+        inside, axis = random.integers(0, 40, count), random.integers(0, 2, count)
+        reach = random.integers(0, 4, count) / 4
+        gap = inside + 1000 * axis
+        order = np.lexsort((np.arange(count), -reach, gap))
+        expected = order[np.unique(gap[order], return_index=True)[1]]
+        given = (torch.from_numpy(part) for part in (inside, inside + 1, axis, reach))
+        assert contours._farthest(*given, 1000).tolist() == expected.tolist()
+
+
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("supersample", [1, 2])

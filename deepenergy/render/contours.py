@@ -293,6 +293,7 @@ def _farthest(inside: Tensor, outside: Tensor, axis: Tensor, reach: Tensor, samp
 @numba.njit(cache=True, nogil=True)
 def _farthest_compiled(gap: NDArray[np.int64], reach: NDArray[np.float64]) -> NDArray[np.int64]:
     order = np.argsort(gap)
+    # What is kept moves to the front, over places that have been read.
     count = 0
     for n in order:
         if count and gap[order[count - 1]] == gap[n]:

@@ -44,7 +44,6 @@ def rasterize_numba(
     shares = bands(batch, len(triangles), 10, per_thread=1, most=_BUFFERS)
     pieces = max(1, len(shares) // max(batch, 1))
     more = np.zeros((batch, pieces - 1, height, width), np.int64)
-
     corners = [_corners(xy[b], z[b], near) for b in range(batch)]
 
     def draw(piece: int, b: int, first: int, last: int) -> None:
@@ -84,6 +83,7 @@ def _corners(xy: NDArray[np.float64], z: NDArray[np.float64], near: float) -> ND
     out = np.empty((len(z), 3))
     for v in range(len(z)):
         out[v, 0], out[v, 1] = xy[v, 0], xy[v, 1]
+        # NaN compares false, so that a broken vertex drops its triangles and nothing else.
         out[v, 2] = 1.0 / np.float64(z[v]) if z[v] >= near else -1.0
     return out
 
@@ -108,7 +108,6 @@ def _draw(
             continue
         ax, bx, cx = corners[a, 0], corners[b, 0], corners[c, 0]
         j0, j1 = np.ceil(max(min(ax, bx, cx), 0.0) - 0.5), np.floor(min(max(ax, bx, cx), right) - 0.5)
-        # NaN compares false, so that a broken vertex drops its triangles and nothing else.
         inv_a, inv_b, inv_c = corners[a, 2], corners[b, 2], corners[c, 2]
         if not (j0 <= j1 and min(inv_a, inv_b, inv_c) >= 0):
             continue
