@@ -91,7 +91,9 @@ def _from_true_landmarks(shot: TruthShot, truth: Parameters, cameras: tuple[Came
     room = torch.full_like(base[:, :6], torch.inf)
     low, high = torch.cat([-room, lower - base], 1), torch.cat([room, upper - base], 1)
     free = free_parameters(shot.rig, DEFAULT_STAGES[-1])
-    return start.retract(minimise(energy, torch.zeros_like(low), low, high, free, max_iterations=200).x)
+    return start.retract(
+        minimise(energy, torch.zeros_like(low), low, high, free, max_iterations=200, approach="direct").x
+    )
 
 
 def _with_network(

@@ -233,6 +233,7 @@ def _solve(
         step_tolerance=1e-6,
         # Less than what the next render, or the network's noise, changes.
         cost_tolerance=1e-4,
+        approach="direct",
         kernels=kernels or None,
         map_parts=map_in_threads,
     )

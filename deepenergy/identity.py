@@ -107,7 +107,9 @@ def _solve(observed: Observations, rows: Tensor, rig: Rig, cameras: tuple[Camera
         base = torch.cat([state.jaw, state.weights], 1)
         room = torch.full_like(base[:, :6], torch.inf)
         low, high = torch.cat([-room, lower - base], 1), torch.cat([room, upper - base], 1)
-        state = state.retract(minimise(energy, torch.zeros_like(low), low, high, free, max_iterations=15).x)
+        state = state.retract(
+            minimise(energy, torch.zeros_like(low), low, high, free, max_iterations=15, approach="direct").x
+        )
         coefficients = _linear_step(small, basis, coefficients, state, targets, trust, scale, cameras)
     return coefficients
 

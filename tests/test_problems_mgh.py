@@ -142,6 +142,16 @@ def test_scipy_finds_a_published_minimum_within_the_bounds(problem: MghProblem) 
     assert all(low < high for low, high in pairwise(problem.bounded_minima))
 
 
+@pytest.mark.parametrize("solver", ["dogleg", "lm"])
+def test_bounds_approached_by_halves_lead_to_the_lower_of_two_minima(solver: str) -> None:
+    """As trf's do. Going there at once ends in the higher, as dogbox does."""
+    (problem,) = (p for p in BOUNDED if p.name == "Chebyquad 10")
+    assert problem.lower is not None
+    found = solve(solver, forward_jacobian(problem.residual), problem.start, problem.lower, problem.upper)
+    assert found is not None
+    assert found.sum_of_squares == pytest.approx(problem.bounded_minima[0], rel=1e-5)
+
+
 # -- what the benchmark makes of it -------------------------------------------------------------------------------
 
 

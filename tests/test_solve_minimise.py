@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deepenergy.solve import Status, minimise
+from deepenergy.solve.bounds import bound_damping
 
 F64 = torch.float64
 INF = torch.full((2,), torch.inf, dtype=F64)
@@ -178,6 +179,32 @@ def test_many_active_bounds_in_few_iterations(method) -> None:
         np.testing.assert_allclose(solution.x[i].numpy(), expected.x, atol=1e-7)
 
 
+@pytest.mark.parametrize("method", ["dogleg", "lm"])
+def test_a_bound_is_approached_by_halves_or_at_once(method) -> None:
+    """`r = x`, `0 <= x`: the model alone would reach the bound in one step."""
+
+    def step(approach) -> float:
+        start, zero = torch.ones(1, 1, dtype=F64), torch.zeros(1, dtype=F64)
+        one = minimise(
+            lambda x: (x, torch.ones_like(x)[:, :, None]), start, zero, None,
+            method=method, approach=approach, max_iterations=1,
+        )  # fmt: skip
+        return float(one.x)
+
+    assert step("direct") == 0
+    assert step("damped") == pytest.approx(0.5, rel=1e-12)
+
+
+def test_bound_damping_known_values() -> None:
+    x = torch.tensor([[0.25, 0.25, 0.25, 0.0, 1e-300]], dtype=F64)
+    gradient = torch.tensor([[2.0, -3.0, 0.0, 1.0, 1.0]], dtype=F64)
+    upper = torch.tensor([[torch.inf, 1.0, 1.0, 1.0, 1.0]], dtype=F64)
+    found = bound_damping(x, gradient, torch.full_like(x, 2.0), torch.zeros_like(x), upper)
+    most = 4 / torch.finfo(F64).eps ** 0.5
+    torch.testing.assert_close(found, torch.tensor([[8.0, 4.0, 0.0, 0.0, most]], dtype=F64))
+    assert float(bound_damping(x, -gradient, torch.full_like(x, 2.0), torch.zeros_like(x), upper)[0, 0]) == 0
+
+
 def test_start_outside_at_and_between_equal_bounds() -> None:
     start = torch.tensor([[-5.0, 9.0], [0.5, 2.0], [0.3, 0.3]], dtype=F64)
     low = torch.tensor([[-2.0, -2.0], [0.5, -2.0], [0.4, -2.0]], dtype=F64)
@@ -281,6 +308,8 @@ def test_arguments_that_do_not_fit() -> None:
     start = torch.zeros(1, 2, dtype=F64)
     with pytest.raises(ValueError, match="method"):
         minimise(rosenbrock, start, method="newton")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'at once': expected one of"):
+        minimise(rosenbrock, start, approach="at once")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="free"):
         minimise(rosenbrock, start, free=torch.ones(2, dtype=F64))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="NaN"):

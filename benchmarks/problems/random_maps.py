@@ -134,13 +134,13 @@ KINDS: dict[str, type[SaturatingShapes] | type[TwoLayerMaps]] = {"shapes": Satur
 
 
 def solve(maps: Maps, max_iterations: int = 200) -> Solution:
-    """All at once, from 0, by the dogleg."""
+    """All at once, from 0, by the dogleg, up to the bounds at once."""
     start = maps.target.new_zeros(len(maps.target), maps.parameters)
     one = torch.ones_like(start[0])
     return minimise(
         maps, start, -one, one, max_iterations=max_iterations,
         gradient_tolerance=TOLERANCE, step_tolerance=TOLERANCE, cost_tolerance=TOLERANCE,
-        map_parts=map_in_threads,
+        approach="direct", map_parts=map_in_threads,
     )  # fmt: skip
 
 

@@ -63,7 +63,9 @@ class DogLeg:
         made = DogLegModel(easy, cauchy, newton, scale, ~regular)
         if not bool(regular.all()):
             rows = torch.nonzero(~regular).squeeze(1)
-            some = Spectrum.of(point.jacobian[rows], point.residual[rows], scale[rows], active[rows])
+            some = Spectrum.of(
+                point.jacobian[rows], point.residual[rows], scale[rows], active[rows], point.damping[rows]
+            )
             for name in ("values", "basis", "turned"):
                 value = getattr(some, name)
                 setattr(made, name, value.new_zeros(len(regular), *value.shape[1:]).index_copy(0, rows, value))

@@ -35,7 +35,7 @@ class LevenbergMarquardt:
         active: Bool[Tensor, "s p"],
     ) -> LevenbergMarquardtModel:
         """Factorise once at an accepted point."""
-        spectrum = Spectrum.of(point.jacobian, point.residual, scale, active)
+        spectrum = Spectrum.of(point.jacobian, point.residual, scale, active, point.damping)
         easy = torch.zeros_like(point.finite)
         cauchy = cauchy_point(point, scale, (~active).to(scale), easy)
         return LevenbergMarquardtModel(easy, spectrum.values, spectrum.basis, spectrum.turned, cauchy, scale)

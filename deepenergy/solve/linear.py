@@ -33,11 +33,11 @@ def gauss_newton(
     Also says which problems are regular (the step of the others is to be disregarded), and where the columns are so far
     from dependent that products with `J^T J` are as good as those with J.
     """
-    norms = point.norms
+    norms = (point.norms.square() + point.damping).sqrt()
     free = free * (norms > 0)
     inverse = free / torch.where(norms > 0, norms, torch.ones_like(norms))
     normal = point.normal * inverse[:, :, None] * inverse[:, None, :]
-    normal.diagonal(dim1=1, dim2=2).add_(1 - free)
+    normal.diagonal(dim1=1, dim2=2).add_(1 - free + point.damping * inverse.square())
     factor, failed = torch.linalg.cholesky_ex(normal)
     pivots = torch.nan_to_num(factor.diagonal(dim1=1, dim2=2), nan=0.0).sort(1).values
     pivot = pivots[:, 0]
@@ -47,16 +47,19 @@ def gauss_newton(
     step = torch.zeros_like(free)
     if bool(good.any()):
         step = -inverse * torch.cholesky_solve((inverse * point.gradient)[:, :, None], factor).squeeze(2)
-        step = _refine(step, point.jacobian, point.residual, inverse, factor)
+        step = _refine(step, point.jacobian, point.residual, point.damping, inverse, factor)
         again = torch.nonzero(good & (pivot < _FAIR_PIVOT)).squeeze(1)
         if len(again):
-            better = _refine(step[again], point.jacobian[again], point.residual[again], inverse[again], factor[again])
+            some = (point.jacobian[again], point.residual[again], point.damping[again])
+            better = _refine(step[again], *some, inverse[again], factor[again])
             step = step.index_copy(0, again, better)
         good = good & torch.isfinite(step).all(1)
     return torch.where(good[:, None], step, torch.zeros_like(step)), good, good & (pivot >= _EASY_PIVOT)
 
 
-def _refine(step: Tensor, jacobian: Tensor, residual: Tensor, inverse: Tensor, factor: Tensor) -> Tensor:
+def _refine(
+    step: Tensor, jacobian: Tensor, residual: Tensor, damping: Tensor, inverse: Tensor, factor: Tensor
+) -> Tensor:
     left = residual + (jacobian @ step[:, :, None]).squeeze(2)
-    right = inverse * (left[:, None, :] @ jacobian).squeeze(1)
+    right = inverse * ((left[:, None, :] @ jacobian).squeeze(1) + damping * step)
     return step - inverse * torch.cholesky_solve(right[:, :, None], factor).squeeze(2)

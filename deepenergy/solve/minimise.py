@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepenergy.solve.bounds import active_set, cut, settle
+from deepenergy.solve.bounds import active_set, bound_damping, cut, settle
 from deepenergy.solve.descent import Descent, Model
 from deepenergy.solve.dogleg import DogLeg
 from deepenergy.solve.jacobians import DivisibleProblem, Problem
@@ -39,6 +39,7 @@ from deepenergy.solve.trust_region import LEAST_GAIN, first_radius, next_radius
 
 MapParts = Callable[[Callable[[Tensor], Any], Iterable[Tensor]], Iterable[Any]]
 Method = Literal["dogleg", "lm"]
+Approach = Literal["damped", "direct"]
 _DESCENTS: dict[str, type[Descent]] = {"dogleg": DogLeg, "lm": LevenbergMarquardt}
 # Of Jacobians: what a processor's own cache holds beside its other work.
 _PART_BYTES = 6_000_000
@@ -59,6 +60,7 @@ def minimise(
     step_tolerance: float = 1e-10,
     cost_tolerance: float = 1e-15,
     radius: float | Float[Tensor, " s"] | None = None,
+    approach: Approach = "damped",
     kernels: Sequence[Block] | None = None,
     history: bool = False,
     map_parts: MapParts = map,
@@ -79,6 +81,8 @@ def minimise(
         step_tolerance: ends a problem whose full step changes the parameters by a smaller share, in scaled units.
         cost_tolerance: ends a problem whose step lowers the cost by a smaller share, as does the model's.
         radius: first length that a step may have, in scaled units; chosen by the start when None.
+        approach: how parameters come to their bounds (bounds.py). "damped": by and by, which ends in the lower minimum
+            more often; "direct": at once, which takes about half the iterations where one minimum is all there is.
         kernels: robust kernels by blocks of residuals (kernels.py).
         history: whether to keep cost and radius of each iteration.
         map_parts: how the parts of a large batch are gone through: `map`, or one that runs them side by side.
@@ -88,8 +92,11 @@ def minimise(
     """
     if method not in _DESCENTS:
         raise ValueError(f"method: {method!r}: expected one of {sorted(_DESCENTS)}")
+    if approach not in get_args(Approach):
+        raise ValueError(f"approach: {approach!r}: expected one of {sorted(get_args(Approach))}")
     options = _Options(
-        _DESCENTS[method](), max_iterations, gradient_tolerance, step_tolerance, cost_tolerance, history,
+        _DESCENTS[method](), approach == "damped", max_iterations, gradient_tolerance, step_tolerance, cost_tolerance,
+        history,
         cache(lambda count, device: weighting(kernels, count, device)),
     )  # fmt: skip
     x, low, high, held = _place(start, lower, upper, free)
@@ -117,6 +124,7 @@ class _Options:
     """The arguments of a search that are the same for every problem."""
 
     descent: Descent
+    damped: bool
     max_iterations: int
     gradient_tolerance: float
     step_tolerance: float
@@ -232,11 +240,16 @@ def _iterate(problem: Problem, search: _Search, options: _Options) -> tuple[_Sea
     status, done = torch.where(flat, int(Status.GRADIENT), status), done | flat
     if bool(done.all()):
         return replace(search, active=active, status=status), None
-    model = _update(search.model, options.descent, point, scale, active, fresh & ~done)
+    bounded = bool((torch.isfinite(low) | torch.isfinite(high)).any())
+    # Lengths in which the way to a bound counts as much as the model damps it (Coleman and Li 1996).
+    metric = scale
+    if bounded and options.damped:
+        point = replace(point, damping=bound_damping(point.x, point.gradient, point.norms, low, high))
+        metric = (scale.square() + point.damping).sqrt()
+    model = _update(search.model, options.descent, point, metric, active, fresh & ~done)
     path = options.descent.path(model, radii)
     stay = done[:, None] | active
     first, last = torch.where(stay, 0.0, path.first), torch.where(stay, 0.0, path.last)
-    bounded = bool((torch.isfinite(low) | torch.isfinite(high)).any())
     if bounded:
         step, slope, bend = _within(first, last, point, model.easy, low, high)
     else:
@@ -268,7 +281,7 @@ def _iterate(problem: Problem, search: _Search, options: _Options) -> tuple[_Sea
     ended = torch.where(accepted & ~met & little & (gain <= 2), int(Status.COST), ended)
     ended = torch.where(full & short, int(Status.STEP), ended)
     ended = torch.where(~accepted & ~met & (predicted <= floor), int(Status.ROUNDING), ended)
-    moved = next_radius(radii, length, gain, slope, decrease, path.full)
+    moved = next_radius(radii, torch.linalg.vector_norm(step * metric, dim=1), gain, slope, decrease, path.full)
     radii = torch.where(done, radii, moved)
     point = point.accept(trial, accepted)
     search = _Search(

@@ -18,7 +18,8 @@ class Point:
     """An evaluation of every problem.
 
     `raw` is the residual as given; `residual` and `jacobian` carry the roots of the kernels' weights. `gradient` is
-    `J^T r`, `normal` is `J^T J`, `norms` are the column lengths of the Jacobian. `finite` says where everything is
+    `J^T r`, `normal` is `J^T J`, `norms` are the column lengths of the Jacobian, `damping` is what bounds add to
+    the diagonal of `J^T J` (bounds.py), 0 when evaluated. `finite` says where everything is
     finite; elsewhere the cost is infinite and the rest is zero, so that no operation on the batch meets a NaN.
     """
 
@@ -30,6 +31,7 @@ class Point:
     gradient: Float[Tensor, "s p"]
     normal: Float[Tensor, "s p p"]
     norms: Float[Tensor, "s p"]
+    damping: Float[Tensor, "s p"]
     finite: Bool[Tensor, " s"]
 
     def accept(self, other: Point, accepted: Bool[Tensor, " s"]) -> Point:
@@ -46,11 +48,15 @@ class Point:
             torch.where(column, other.gradient, self.gradient),
             torch.where(matrix, other.normal, self.normal),
             torch.where(column, other.norms, self.norms),
+            torch.where(column, other.damping, self.damping),
             torch.where(row, other.finite, self.finite),
         )
 
     def stretch(self, steps: Float[Tensor, "s p k"], easy: Bool[Tensor, " s"]) -> Float[Tensor, "s k"]:
-        """`|J s|^2`: from `J^T J` where that is as good, from J elsewhere."""
+        """`|J s|^2`, and the damping: from `J^T J` where that is as good, from J elsewhere."""
+        return self._stretch(steps, easy) + (self.damping[:, :, None] * steps.square()).sum(1)
+
+    def _stretch(self, steps: Tensor, easy: Tensor) -> Tensor:
         if bool(easy.any()):
             square = (steps * (self.normal @ steps)).sum(1).clamp_min(0)
             hard = torch.nonzero(~easy).squeeze(1)
@@ -93,4 +99,4 @@ def evaluate(problem: Problem, x: Float[Tensor, "s p"], weigher: Weigher) -> Poi
         normal = torch.where(finite[:, None, None], normal, torch.zeros_like(normal))
         norms = torch.where(finite[:, None], norms, torch.zeros_like(norms))
     gradient = (residual[:, None, :] @ jacobian).squeeze(1)
-    return Point(x, cost, raw, residual, jacobian, gradient, normal, norms, finite)
+    return Point(x, cost, raw, residual, jacobian, gradient, normal, norms, torch.zeros_like(x), finite)

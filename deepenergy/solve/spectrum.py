@@ -33,8 +33,15 @@ class Spectrum:
         residual: Float[Tensor, "s r"],
         scale: Float[Tensor, "s p"],
         active: Bool[Tensor, "s p"],
+        damping: Float[Tensor, "s p"],
     ) -> Spectrum:
-        """Factorise; `active` parameters do not move. By QR first, so that the SVD is of a small matrix."""
+        """Factorise; `active` parameters do not move, `damping` stands as rows below the Jacobian.
+
+        By QR first, so that the SVD is of a small matrix.
+        """
+        if bool((damping > 0).any()):
+            jacobian = torch.cat([jacobian, torch.diag_embed(damping.sqrt())], 1)
+            residual = torch.cat([residual, torch.zeros_like(damping)], 1)
         q, r = torch.linalg.qr(jacobian * ((~active) / scale)[:, None, :])
         u, values, vt = torch.linalg.svd(r, full_matrices=False)
         turned = (u.mT @ (q.mT @ residual[:, :, None])).squeeze(2)

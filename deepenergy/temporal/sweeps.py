@@ -88,6 +88,7 @@ def solve_rows(
         free[index],
         max_iterations=iterations,
         step_tolerance=1e-5,
+        approach="direct",
         kernels=energy.kernels(),
     )
     return put(state, index, inside(base.retract(solution.x), bounds))
