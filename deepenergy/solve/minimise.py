@@ -81,8 +81,8 @@ def minimise(
         step_tolerance: ends a problem whose full step changes the parameters by a smaller share, in scaled units.
         cost_tolerance: ends a problem whose step lowers the cost by a smaller share, as does the model's.
         radius: first length that a step may have, in scaled units; chosen by the start when None.
-        approach: how parameters come to their bounds (bounds.py). "damped": by and by, which ends in the lower minimum
-            more often; "direct": at once, which takes about half the iterations where one minimum is all there is.
+        approach: how parameters come to their bounds (bounds.py). "damped": by and by, which commits itself later;
+            "direct": at once, which takes fewer iterations where the linear model holds all the way there.
         kernels: robust kernels by blocks of residuals (kernels.py).
         history: whether to keep cost and radius of each iteration.
         map_parts: how the parts of a large batch are gone through: `map`, or one that runs them side by side.
