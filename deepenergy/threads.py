@@ -7,11 +7,12 @@ second thread of its own. What a piece finds does not depend on how many there a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from threading import Barrier
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -45,6 +46,42 @@ def map_in_threads(work: Callable[[_Item], _Found], items: Iterable[_Item]) -> I
     finally:
         for future in running:
             future.cancel()
+
+
+def share_out(work: Callable[[_Item], _Found], items: Sequence[_Item]) -> list[_Found]:
+    """`work` of every item, in their order, the caller's thread taking its part.
+
+    For pieces of a millisecond in compiled code: a thread that waits takes longer to wake than such a piece may last.
+    The caller's thread keeps its own setting within torch. The first error is raised when all have ended.
+    """
+    threads = min(torch.get_num_threads(), len(items))
+    if threads <= 1:
+        return [work(item) for item in items]
+    left, found = deque(enumerate(items)), [None] * len(items)
+
+    def take() -> None:
+        while True:
+            try:
+                place, item = left.popleft()
+            except IndexError:
+                return
+            found[place] = work(item)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    pool = _pool(os.getpid(), torch.get_num_threads())
+    helpers = [pool.submit(take) for _ in range(threads - 1)]
+    try:
+        take()
+    except BaseException:
+        left.clear()
+        raise
+    finally:
+        # Those that have not begun, the pool being busy, have nothing left to do.
+        begun: list[Any] = [helper for helper in helpers if not helper.cancel()]
+        for helper in begun:
+            helper.exception()
+    for helper in begun:
+        helper.result()
+    return found  # pyright: ignore[reportReturnType]
 
 
 @lru_cache(maxsize=4)

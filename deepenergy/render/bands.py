@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from deepenergy.threads import map_in_threads
+from deepenergy.threads import share_out
 
 
 def in_threads(work: Callable[..., Any], jobs: Sequence[tuple[int, ...]]) -> list[Any]:
     """`work(*job)` of every job, in the jobs' order; they must not write to the same places."""
-    return list(map_in_threads(lambda job: work(*job), jobs))
+    return share_out(lambda job: work(*job), jobs)
 
 
 # What a thread has to have to be worth waking, in samples (or triangles, which take as long as a few samples).
-_LEAST = 50_000
+_LEAST = 20_000
 
 
 def bands(batch: int, height: int, width: int, per_thread: int = 2, most: int = 64) -> list[tuple[int, int, int]]:

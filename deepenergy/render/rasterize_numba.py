@@ -19,8 +19,12 @@ from deepenergy.render.near_plane import clipped, crosses_near
 
 # Below the inverse depth; of equals the lowest number wins.
 _LAST = 0xFFFFFFFF
+# Below every place in the buffer that has a triangle, and the number of none.
+_NOTHING = -1
 # Of an image, however many threads there are: each is as large as the image.
 _BUFFERS = 4
+# Triangles at a time, in turns, so that no thread has all those of the face and another all those behind.
+_TURN = 512
 
 
 def rasterize_numba(
@@ -34,30 +38,32 @@ def rasterize_numba(
     """Visibility of projected meshes; see `rasterize`. CPU tensors only."""
     batch, (width, height) = pixels.shape[0], size
     # First the buffer, then the triangles' numbers.
-    index = np.zeros((batch, height, width), np.int64)
+    index = np.empty((batch, height, width), np.int64)
     bary = np.empty((batch, height, width, 3), np.float32)
     z_out = np.empty((batch, height, width), np.float32)
     xy, z = pixels.detach().contiguous().numpy(), depth.detach().contiguous().numpy()
     triangles = np.ascontiguousarray(faces.numpy(), np.int64)
     own = np.empty(0, np.int64)
     # Where there are fewer images than threads each thread draws some triangles, into a buffer of its own.
-    shares = bands(batch, len(triangles), 10, per_thread=1, most=_BUFFERS)
-    pieces = max(1, len(shares) // max(batch, 1))
-    more = np.zeros((batch, pieces - 1, height, width), np.int64)
+    pieces = len(bands(1, len(triangles), 10 * batch, per_thread=1, most=_BUFFERS)) if batch else 1
+    pieces = max(1, min(pieces, -(-torch.get_num_threads() // max(batch, 1))))
+    more = np.empty((batch, pieces - 1, height, width), np.int64)
+
     corners = [_corners(xy[b], z[b], near) for b in range(batch)]
 
-    def draw(piece: int, b: int, first: int, last: int) -> None:
+    def draw(b: int, piece: int) -> None:
         buffer = index[b] if piece == 0 else more[b, piece - 1]
-        _draw(corners[b], triangles[first:last], own, first, cull_backfaces, buffer)
+        _empty(buffer)
+        _draw(corners[b], triangles, own, (piece, pieces), cull_backfaces, buffer)
         parts = _cut(pixels[b], depth[b], faces, near) if piece == 0 else None
         if parts is not None:
             # What lies on the near plane may be a rounding error before it.
-            _draw(_corners(*parts[:2], 0.0), *parts[2:], 0, cull_backfaces, buffer)
+            _draw(_corners(*parts[:2], 0.0), *parts[2:], (0, 1), cull_backfaces, buffer)
 
-    in_threads(draw, [(n % pieces, *share) for n, share in enumerate(shares)])
+    in_threads(draw, [(b, piece) for b in range(batch) for piece in range(pieces)])
 
     def resolve(b: int, low: int, high: int) -> None:
-        _resolve(xy[b], z[b], triangles, more[b], low, high, index[b], bary[b], z_out[b])
+        _resolve(corners[b], triangles, more[b], low, high, index[b], bary[b], z_out[b])
 
     in_threads(resolve, bands(batch, height, width, per_thread=1))
     return Fragments(torch.from_numpy(index), torch.from_numpy(bary), torch.from_numpy(z_out))
@@ -79,12 +85,13 @@ def _cut(
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _corners(xy: NDArray[np.float64], z: NDArray[np.float64], near: float) -> NDArray[np.float64]:
-    """x, y and inverse depth of every vertex, the last below 0 for one before the near plane or nowhere."""
-    out = np.empty((len(z), 3))
+    """x, y and inverse depth of every vertex, and that once more, below 0 for one before the near plane or nowhere."""
+    out = np.empty((len(z), 4))
     for v in range(len(z)):
         out[v, 0], out[v, 1] = xy[v, 0], xy[v, 1]
+        out[v, 2] = 1.0 / np.float64(z[v])
         # NaN compares false, so that a broken vertex drops its triangles and nothing else.
-        out[v, 2] = 1.0 / np.float64(z[v]) if z[v] >= near else -1.0
+        out[v, 3] = out[v, 2] if z[v] >= near else -1.0
     return out
 
 
@@ -93,48 +100,62 @@ def _draw(
     corners: NDArray[np.float64],
     faces: NDArray[np.int64],
     owner: NDArray[np.int64],
-    first: int,
+    share: tuple[int, int],
     cull: bool,
     buffer: NDArray[np.int64],
 ) -> None:
-    """Triangles over the buffer; their numbers are those of `owner` if any, else they begin with `first`."""
+    """Every so many of the triangles, `share`, over the buffer; their numbers are those of `owner` if any."""
     bottom, right = float(buffer.shape[0]), float(buffer.shape[1])
-    for f in range(faces.shape[0]):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        # Held to the image before they become integers, which a vertex far away would overflow.
-        ay, by, cy = corners[a, 1], corners[b, 1], corners[c, 1]
-        i0, i1 = np.ceil(max(min(ay, by, cy), 0.0) - 0.5), np.floor(min(max(ay, by, cy), bottom) - 0.5)
-        if not i0 <= i1:
-            continue
-        ax, bx, cx = corners[a, 0], corners[b, 0], corners[c, 0]
-        j0, j1 = np.ceil(max(min(ax, bx, cx), 0.0) - 0.5), np.floor(min(max(ax, bx, cx), right) - 0.5)
-        inv_a, inv_b, inv_c = corners[a, 2], corners[b, 2], corners[c, 2]
-        if not (j0 <= j1 and min(inv_a, inv_b, inv_c) >= 0):
-            continue
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if not (abs(area) > 1e-12) or (cull and area > 0):
-            continue
-        sign, share = 1.0 if area > 0 else -1.0, 1.0 / abs(area)
-        inv_a, inv_b, inv_c = share * inv_a, share * inv_b, share * inv_c
-        number = np.int64(_LAST - (owner[f] if len(owner) else first + f))
-        for i in range(int(i0), int(i1) + 1):
-            y = i + 0.5
-            for j in range(int(j0), int(j1) + 1):
-                x = j + 0.5
-                wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) * sign
-                wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * sign
-                # By itself: what is left of the area is a rounding error below 0 on an edge that two triangles share.
-                wc = ((ax - x) * (by - y) - (ay - y) * (bx - x)) * sign
-                inverse = np.float32(wa * inv_a + wb * inv_b + wc * inv_c)
-                key = (np.int64(inverse.view(np.int32)) << 32) | number
-                seen = (min(wa, wb, wc) >= 0) & (inverse > 0)
-                buffer[i, j] = max(buffer[i, j], key if seen else 0)
+    for turn in range(share[0] * _TURN, faces.shape[0], share[1] * _TURN):
+        for f in range(turn, min(turn + _TURN, faces.shape[0])):
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            # Held to the image before they become integers, which a vertex far away would overflow.
+            ay, by, cy = corners[a, 1], corners[b, 1], corners[c, 1]
+            i0, i1 = np.ceil(max(min(ay, by, cy), 0.0) - 0.5), np.floor(min(max(ay, by, cy), bottom) - 0.5)
+            if not i0 <= i1:
+                continue
+            ax, bx, cx = corners[a, 0], corners[b, 0], corners[c, 0]
+            j0, j1 = np.ceil(max(min(ax, bx, cx), 0.0) - 0.5), np.floor(min(max(ax, bx, cx), right) - 0.5)
+            inv_a, inv_b, inv_c = corners[a, 3], corners[b, 3], corners[c, 3]
+            if not (j0 <= j1 and min(inv_a, inv_b, inv_c) > 0):
+                continue
+            area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+            if not (abs(area) > 1e-12) or (cull and area > 0):
+                continue
+            if area < 0:
+                bx, by, inv_b, cx, cy, inv_c = cx, cy, inv_c, bx, by, inv_b
+            # Inverse depth is a plane over the image.
+            up, over, share = inv_b - inv_a, inv_c - inv_a, 1.0 / abs(area)
+            by_x = (up * (cy - ay) - over * (by - ay)) * share
+            by_y = (over * (bx - ax) - up * (cx - ax)) * share
+            number = np.int64(_LAST - (owner[f] if len(owner) else f))
+            for i in range(int(i0), int(i1) + 1):
+                y = i + 0.5
+                da, db, dc = ay - y, by - y, cy - y
+                here = inv_a - by_y * da - by_x * ax
+                for j in range(int(j0), int(j1) + 1):
+                    x = j + 0.5
+                    ea, eb, ec = ax - x, bx - x, cx - x
+                    # The third by itself: what is left of the area is a rounding error below 0 on a shared edge.
+                    wa, wb, wc = eb * dc - db * ec, ec * da - dc * ea, ea * db - da * eb
+                    # In bits, since a branch would be guessed wrongly every third time: all of them set, which is
+                    # nothing, where the least is below 0 (and -0 is not).
+                    least = np.float64(min(wa, wb, wc) + 0.0)
+                    outside = least.view(np.int64) >> 63
+                    inverse = np.float32(here + by_x * x)
+                    key = (np.int64(inverse.view(np.int32)) << 32) | number | outside
+                    less = buffer[i, j] - key
+                    buffer[i, j] -= less & (less >> 63)
+
+
+@numba.njit(cache=True, nogil=True)
+def _empty(buffer: NDArray[np.int64]) -> None:
+    buffer[:] = _NOTHING
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _resolve(
-    xy: NDArray[np.float64],
-    z: NDArray[np.float64],
+    corners: NDArray[np.float64],
     faces: NDArray[np.int64],
     more: NDArray[np.int64],
     low: int,
@@ -143,31 +164,32 @@ def _resolve(
     bary: NDArray[np.float32],
     depth: NDArray[np.float32],
 ) -> None:
-    """Number, barycentrics and depth of what won in the buffers, `index` among them; it may reach behind the camera."""
+    """Number, barycentrics and depth of what won in the buffers, `index` among them; it may reach behind the camera.
+
+    Where nothing did, `index` says so already.
+    """
+    last, ia, ib, ic = -1, 0.0, 0.0, 0.0
+    ax, ay, bx, by, cx, cy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(low, high):
         y = i + 0.5
         for j in range(index.shape[1]):
             best = index[i, j]
             for n in range(more.shape[0]):
                 best = max(best, more[n, i, j])
-            if best == 0:
-                index[i, j] = -1
+            if best == _NOTHING:
                 bary[i, j, 0], bary[i, j, 1], bary[i, j, 2], depth[i, j] = 0, 0, 0, 0
                 continue
             f, x = _LAST - (best & _LAST), j + 0.5
-            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-            za, zb, zc = np.float64(z[a]), np.float64(z[b]), np.float64(z[c])
-            ax, ay = xy[a, 0] - x, xy[a, 1] - y
-            bx, by = xy[b, 0] - x, xy[b, 1] - y
-            cx, cy = xy[c, 0] - x, xy[c, 1] - y
-            # Over the product of the depths, since three products are faster than three quotients.
-            wa, wb, wc = (
-                (bx * cy - by * cx) * (zb * zc),
-                (cx * ay - cy * ax) * (zc * za),
-                (ax * by - ay * bx) * (za * zb),
-            )
+            if f != last:
+                last, a, b, c = f, faces[f, 0], faces[f, 1], faces[f, 2]
+                ax, ay, ia = corners[a, 0], corners[a, 1], corners[a, 2]
+                bx, by, ib = corners[b, 0], corners[b, 1], corners[b, 2]
+                cx, cy, ic = corners[c, 0], corners[c, 1], corners[c, 2]
+            ea, da, eb, db, ec, dc = ax - x, ay - y, bx - x, by - y, cx - x, cy - y
+            wa, wb, wc = eb * dc - db * ec, ec * da - dc * ea, ea * db - da * eb
+            area = wa + wb + wc
+            wa, wb, wc = wa * ia, wb * ib, wc * ic
             share = 1.0 / (wa + wb + wc)
-            wa, wb, wc = wa * share, wb * share, wc * share
             index[i, j] = f
-            bary[i, j, 0], bary[i, j, 1], bary[i, j, 2] = wa, wb, wc
-            depth[i, j] = wa * za + wb * zb + wc * zc
+            bary[i, j, 0], bary[i, j, 1], bary[i, j, 2] = wa * share, wb * share, wc * share
+            depth[i, j] = area * share
