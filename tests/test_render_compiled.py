@@ -14,7 +14,7 @@ from torch.func import jacfwd, jvp, vjp, vmap
 from deepenergy import Camera, Rig
 from deepenergy.colour import srgb_to_linear
 from deepenergy.render import Renderer, rasterize
-from deepenergy.render.antialias import Blend
+from deepenergy.render.blend import Blend
 from deepenergy.render.develop import develop, develop_in_torch
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.interpolate import surface_points

@@ -16,7 +16,10 @@ from torch import Tensor
 from torch.func import jvp
 
 from deepenergy import Camera, Rig
-from deepenergy.render import Renderer, cliffs, contours, piercings, rasterize
+from deepenergy.render import Renderer, contours, contours_numba, rasterize
+from deepenergy.render.antialias import blend_of, outlines
+from deepenergy.render.blend import Blend
+from deepenergy.render.blend_numba import find_blend
 from deepenergy.render.cliffs import advance, find_cliffs, find_rims
 from deepenergy.render.contours import find_crossings
 from deepenergy.render.mesh_edges import mesh_edges
@@ -207,32 +210,67 @@ def head() -> Rig:
     return Rig.load("builtin")
 
 
+def rows_of(*columns: Tensor) -> dict[tuple[int, ...], float]:
+    """The last column by all others."""
+    *keys, values = columns
+    return dict(zip(map(tuple, torch.stack(keys, 1).tolist()), values.tolist(), strict=True))
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.floats(-0.5, 0.5), st.floats(-0.3, 0.3), st.booleans())
-def test_contours_in_torch_are_the_compiled_ones(across: float, above: float, cull: bool) -> None:
+def test_the_compiled_blend_is_that_in_torch(across: float, above: float, cull: bool) -> None:
     rig = Rig.load("builtin")
     camera = Camera.look_at(80, 72, 200.0, (across, above, 0.7))
-    seen = camera.camera_points(rig.neutral[None])
-    xy, z = camera.pixels(seen)[0].double(), seen[0, :, 2].double()
-    edges = mesh_edges(rig.faces)
-    found = rasterize(xy[None], z[None], rig.faces, (80, 72), cull_backfaces=cull)
-    given = (xy, z, rig.faces, edges, (found.face_index[0], found.depth[0]), 1 / 200.0, 1e-3, cull)
-    both = [contours._in_image_compiled(*given), contours._in_image(*given)]
-    assert len(both[0][0]) > 50
-    rows = [{tuple(r) for r in torch.stack(part[:4], 1).tolist()} for part in both]
-    assert rows[0] == rows[1]
-    given = (xy[None], z[None], rig.faces, edges.part, found, torch.tensor([200.0]))
-    pierced = [
-        {tuple(r) for column in every(*given) for r in torch.stack(column, 1).tolist()}
-        for every in (piercings._in_images_compiled, piercings._in_images)
-    ]
-    assert pierced[0] == pierced[1]
-    rims = [
-        {tuple(r) for r in torch.stack(every(edges.part, found.face_index), 1).tolist()}
-        for every in (cliffs._rims_compiled, cliffs._rims)
-    ]
-    assert rims[0] == rims[1]
-    assert rims[0]
+    seen = camera.camera_points(torch.stack([rig.neutral, rig.neutral * 0.9]))
+    counts = assert_blends_agree(camera.pixels(seen), seen[..., 2], rig.faces, (80, 72), cull)
+    assert counts[0] > 100
+    assert counts[1]
+
+
+def test_the_compiled_blend_is_that_in_torch_at_cliffs() -> None:
+    """Deep boxes before a wall whose sides are seen so steeply that no contour is told from their front."""
+    square = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    pixels = torch.cat([square * 10 + 30.2, square * 10.3 + 30.2, square * 25 + 30])
+    depth = torch.cat([torch.full((4,), z) for z in (1.0, 5.0, 8.0)])
+    sides = [[k, (k + 1) % 4, 4 + (k + 1) % 4] for k in range(4)] + [[k, 4 + (k + 1) % 4, 4 + k] for k in range(4)]
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3], *sides, [8, 9, 10], [8, 10, 11]])
+    moved = torch.stack([pixels, pixels + torch.tensor([1.3, 2.4])])
+    assert assert_blends_agree(moved, depth.expand(2, -1), faces, (60, 64), False)[2] > 50
+
+
+def assert_blends_agree(
+    pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int], cull: bool
+) -> tuple[int, int, int]:
+    """In float64: who is mixed with whom, by how much, and all derivatives in both modes. How much of what there is."""
+    xy, z = pixels.double(), depth.double()
+    edges, focal = mesh_edges(faces), torch.full((len(xy),), 200.0)
+    fragments = rasterize(xy, z, faces, size, cull_backfaces=cull)
+    given = (faces, edges, fragments, focal, 1e-3, cull)
+    crossings, pierced, ends = outlines(xy, z, *given)
+    table = find_blend(xy, z, *given)
+
+    both = [table.at, lambda x, d: blend_of(crossings, pierced, ends, x, d, size)]
+    found = [blend(xy, z) for blend in both]
+    shares = [rows_of(blend.target, blend.source, blend.share) for blend in found]
+    assert shares[0].keys() == shares[1].keys()
+    assert shares[0] == pytest.approx(shares[1], abs=1e-9)
+
+    generator = torch.Generator().manual_seed(0)
+    along = tuple(torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in (xy, z))
+    weights = torch.randn(2, len(xy) * size[0] * size[1], generator=generator, dtype=torch.float64)
+
+    def mixed(blend: Callable[[Tensor, Tensor], Blend], x: Tensor, d: Tensor) -> Tensor:
+        """A sum that does not depend on the rows' order."""
+        made = blend(x, d)
+        return (made.share * (weights[0][made.target] - weights[1][made.source])).sum()
+
+    pushed = [jvp(lambda x, d, blend=blend: mixed(blend, x, d), (xy, z), along)[1] for blend in both]
+    torch.testing.assert_close(*pushed, rtol=1e-6, atol=1e-6)
+    inputs = (xy.clone().requires_grad_(), z.clone().requires_grad_())
+    pulled = [torch.autograd.grad(mixed(blend, *inputs), inputs) for blend in both]
+    for mine, theirs in zip(*pulled, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+    return len(crossings.inside), len(pierced.first), len(ends.near)
 
 
 @pytest.fixture
@@ -253,6 +291,7 @@ def test_of_several_crossings_in_a_gap_the_farthest_counts() -> None:
         expected = order[np.unique(gap[order], return_index=True)[1]]
         given = (torch.from_numpy(part) for part in (inside, inside + 1, axis, reach))
         assert contours._farthest(*given, 1000).tolist() == expected.tolist()
+        assert contours_numba._farthest(gap, reach).tolist() == expected.tolist()
 
 
 @pytest.mark.usefixtures("threads")

@@ -7,55 +7,22 @@ column the one with the larger share is taken, which along a straight line is th
 shares add up to the exact area under the line. Blending along rows and columns is that of Laine et al. 2020, Modular
 Primitives for High-Performance Differentiable Rendering; finding the outlines by edges instead of by the triangles at
 the samples is not, since triangles of a face are as small as samples.
+
+On any device; blend_numba.py does the same for the CPU.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from functools import partial
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.render.cliffs import Cliffs, Rims, advance, find_cliffs, find_rims
+from deepenergy.render.blend import Blend
+from deepenergy.render.cliffs import Cliffs, advance, find_cliffs, find_rims
 from deepenergy.render.contours import Crossings, find_crossings
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 from deepenergy.render.piercings import Piercings, apart, find_piercings, gap_of, meeting
-from deepenergy.threads import map_in_threads
-
-
-@dataclass(frozen=True)
-class Blend:
-    """What is mixed into N samples.
-
-    Attributes:
-        target, source: `[N]` flat index of the sample and of the neighbour whose colour it takes; a target may occur
-            twice (a thin thing with the same behind it on both sides).
-        share: `[N]` in [0, 0.5], differentiable in the projected vertices in both modes; 0 with a derivative of either
-            sign at cliffs.
-    """
-
-    target: Tensor
-    source: Tensor
-    share: Tensor
-
-    def over(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Samples with their neighbours mixed in."""
-        batch, channels, height, width = samples.shape
-        plane = height * width
-        # Channels are planes, so that a sample's are far apart.
-        offset = plane * torch.arange(channels, device=samples.device)
-
-        def places(sample: Tensor) -> Tensor:
-            image = torch.div(sample, plane, rounding_mode="floor")
-            return (image * channels * plane + sample % plane)[:, None] + offset
-
-        flat, to = samples.reshape(-1), places(self.target)
-        change = self.share[:, None].to(flat) * (flat[places(self.source)] - flat[to])
-        return flat.index_add(0, to.reshape(-1), change.reshape(-1)).view(batch, channels, height, width)
 
 
 def outlines(
@@ -69,13 +36,9 @@ def outlines(
     cull_backfaces: bool = False,
 ) -> tuple[Crossings, Piercings, Cliffs]:
     """Where outlines pass between samples; no gradient. Arguments as for `find_crossings`."""
-    searches = (
-        partial(find_crossings, pixels, depth, faces, edges, fragments, focal, near, cull_backfaces),
-        partial(find_piercings, pixels, depth, faces, edges, fragments, focal),
-        partial(find_rims, edges, fragments),
-    )
-    found = tuple(map_in_threads(lambda search: search(), searches))
-    crossings, piercings, rims = cast("tuple[Crossings, Piercings, Rims]", found)
+    crossings = find_crossings(pixels, depth, faces, edges, fragments, focal, near, cull_backfaces)
+    piercings = find_piercings(pixels, depth, faces, edges, fragments, focal)
+    rims = find_rims(edges, fragments)
     samples = fragments.face_index.numel()
     kept = apart(piercings, gap_of(crossings.inside, crossings.outside, crossings.axis, samples), samples)
     fields = (piercings.first, piercings.second, piercings.corners, piercings.axis)

@@ -10,15 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.bands import bands, in_threads
-from deepenergy.render.compiled import array_of
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 from deepenergy.render.piercings import marked
@@ -47,8 +42,18 @@ Rims = tuple[Int[Tensor, " m"], Int[Tensor, " m"]]
 
 def find_rims(edges: MeshEdges, fragments: Fragments) -> Rims:
     """Neighbouring samples of different parts: the first of each pair (flat into `B * H * W`), and the axis."""
-    on_cpu = fragments.face_index.device.type == "cpu"
-    return (_rims_compiled if on_cpu else _rims)(edges.part, fragments.face_index)
+    part, index = edges.part, fragments.face_index
+    height, width = index.shape[1:]
+    # The background, -1, is the last of the parts.
+    part = torch.cat([part, part.new_full((1,), -1)])[index]
+    columns = []
+    for axis in (0, 1):
+        ahead = part[:, :, 1:] != part[:, :, :-1] if axis == 0 else part[:, 1:] != part[:, :-1]
+        image, row, column = ahead.nonzero().unbind(1)
+        first = (image * height + row) * width + column
+        columns.append((first, torch.full_like(first, axis)))
+    first, axis = (torch.cat(parts) for parts in zip(*columns, strict=True))
+    return first, axis
 
 
 def find_cliffs(
@@ -79,49 +84,6 @@ def find_cliffs(
     image = torch.div(near, height * width, rounding_mode="floor")
     corners = faces[face[near]] + (image * vertices)[:, None]
     return Cliffs(near, far, corners, fragments.barycentrics.reshape(-1, 3)[near], axis)
-
-
-def _rims_compiled(part: Tensor, index: Tensor) -> Rims:
-    faces, parts = array_of(index), array_of(part)
-    none = np.empty((0, 2), np.int64)
-
-    def rows(b: int, low: int, high: int) -> NDArray[np.int64]:
-        return _changes(faces[b], parts, low, high) + np.array([b * faces[b].size, 0])
-
-    first, axis = np.concatenate([none, *in_threads(rows, bands(*faces.shape))]).T.copy()
-    return torch.from_numpy(first), torch.from_numpy(axis)
-
-
-@numba.njit(cache=True, nogil=True)
-def _changes(index: NDArray[np.int64], part: NDArray[np.int32], low: int, high: int) -> NDArray[np.int64]:
-    height, width = index.shape
-    found = [(0, 0) for _ in range(0)]
-    for i in range(low, high):
-        for axis in range(2 if i + 1 < height else 1):
-            for j in range(width - 1 + axis):
-                p, q = index[i, j], index[i + axis, j + 1 - axis]
-                # The background is a part of its own.
-                if (p < 0) != (q < 0) or (p >= 0 and part[p] != part[q]):
-                    found.append((i * width + j, axis))
-    out = np.empty((len(found), 2), np.int64)
-    for n in range(len(found)):
-        out[n, 0], out[n, 1] = found[n]
-    return out
-
-
-def _rims(part: Tensor, index: Tensor) -> Rims:
-    """The same on any device."""
-    height, width = index.shape[1:]
-    # The background, -1, is the last of the parts.
-    part = torch.cat([part, part.new_full((1,), -1)])[index]
-    columns = []
-    for axis in (0, 1):
-        ahead = part[:, :, 1:] != part[:, :, :-1] if axis == 0 else part[:, 1:] != part[:, :-1]
-        image, row, column = ahead.nonzero().unbind(1)
-        first = (image * height + row) * width + column
-        columns.append((first, torch.full_like(first, axis)))
-    first, axis = (torch.cat(parts) for parts in zip(*columns, strict=True))
-    return first, axis
 
 
 def advance(cliffs: Cliffs, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]) -> Float[Tensor, " m"]:

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.bands import bands, in_threads
-from deepenergy.render.compiled import array_of
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 
 # By how much the surfaces must part over one sample, in samples' own width, to be told where they meet; and within one
 # connected part of the mesh, where a fold is more likely.
-_LEAST_PARTING, _LEAST_WITHIN = 0.2, 1.0
+LEAST_PARTING, LEAST_WITHIN = 0.2, 1.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,7 @@ def find_piercings(
 ) -> Piercings:
     """Pairs of samples whose surfaces meet between them; as `find_crossings` otherwise."""
     height, width = fragments.face_index.shape[1:]
-    in_every = _in_images_compiled if pixels.device.type == "cpu" else _in_images
-    found = in_every(pixels.detach(), depth.detach(), faces, edges.part, fragments, focal)
+    found = _in_images(pixels.detach(), depth.detach(), faces, edges.part, fragments, focal)
     none = torch.zeros(0, dtype=torch.int64, device=pixels.device)
     first, second, axis = (torch.cat([none, *column]) for column in zip(*found, strict=True)) if found else (none,) * 3
     face = fragments.face_index.reshape(-1)
@@ -62,27 +56,10 @@ def find_piercings(
     return Piercings(first, second, corners, axis)
 
 
-def _in_images_compiled(
-    pixels: Tensor, depth: Tensor, faces: Tensor, part: Tensor, fragments: Fragments, focal: Tensor
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """First, second and axis of the pairs of every band of rows."""
-    index, seen, corners, parts = (array_of(t) for t in (fragments.face_index, fragments.depth, faces, part))
-    xy, z, lens = array_of(pixels.double()), array_of(depth.double()), focal.tolist()
-    slopes = np.empty((len(xy), len(faces), 2))
-    in_threads(lambda b, low, high: _slopes_compiled(xy[b], z[b], corners, low, high, slopes[b]), bands(*slopes.shape))
-
-    def rows(b: int, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
-        given = (index[b], seen[b], slopes[b], corners, parts, lens[b], _LEAST_PARTING, _LEAST_WITHIN)
-        first, second, axis = (torch.from_numpy(column) for column in _pairs_compiled(*given, low, high))
-        return first + b * index[0].size, second + b * index[0].size, axis
-
-    return in_threads(rows, bands(*index.shape))
-
-
 def _in_images(
     pixels: Tensor, depth: Tensor, faces: Tensor, part: Tensor, fragments: Fragments, focal: Tensor
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The same on any device, image by image."""
+    """First, second and axis of the pairs of every image."""
     found = []
     for b, (xy, z) in enumerate(zip(pixels.double(), depth.double(), strict=True)):
         index, seen = fragments.face_index[b], fragments.depth[b].double()
@@ -105,7 +82,7 @@ def _slopes(xy: Tensor, z: Tensor, faces: Tensor) -> Float[Tensor, "f 2"]:
 def _pairs(
     index: Tensor, seen: Tensor, slopes: Tensor, faces: Tensor, part: Tensor, focal: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same as `_pairs_compiled`, on any device."""
+    """First, second and axis of the pairs of one image."""
     width = index.shape[1]
     columns = []
     for axis in (0, 1):
@@ -118,68 +95,11 @@ def _pairs(
         z, other = seen.reshape(-1)[first], seen.reshape(-1)[second]
         rise = 1 / other - 1 / z
         own, far = slopes[q, axis] - rise, rise - slopes[p, axis]
-        least = torch.where(part[p] == part[q], _LEAST_WITHIN, _LEAST_PARTING)
+        least = torch.where(part[p] == part[q], LEAST_WITHIN, LEAST_PARTING)
         apart = ~(faces[p][:, :, None] == faces[q][:, None]).any(2).any(1)
         kept = (own > 0) & (far > 0) & ((own + far) * z * focal > least) & apart
         columns.append((first[kept], second[kept], torch.full_like(first[kept], axis)))
     return tuple(torch.cat(column) for column in zip(*columns, strict=True))  # type: ignore[return-value]
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _slopes_compiled(
-    xy: NDArray[np.float64],
-    z: NDArray[np.float64],
-    faces: NDArray[np.int64],
-    start: int,
-    stop: int,
-    out: NDArray[np.float64],
-) -> None:
-    for f in range(start, stop):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ux, uy, vx, vy = xy[b, 0] - xy[a, 0], xy[b, 1] - xy[a, 1], xy[c, 0] - xy[a, 0], xy[c, 1] - xy[a, 1]
-        up, over, area = 1 / z[b] - 1 / z[a], 1 / z[c] - 1 / z[a], ux * vy - uy * vx
-        out[f, 0], out[f, 1] = (up * vy - over * uy) / area, (over * ux - up * vx) / area
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _pairs_compiled(
-    index: NDArray[np.int64],
-    seen: NDArray[np.float32],
-    slopes: NDArray[np.float64],
-    faces: NDArray[np.int64],
-    part: NDArray[np.int32],
-    focal: float,
-    least: float,
-    within: float,
-    low: int,
-    high: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    height, width = index.shape
-    first, second, axes = [0 for _ in range(0)], [0 for _ in range(0)], [0 for _ in range(0)]
-    # By rows, so that the order is one whatever the bands.
-    for i in range(low, high):
-        for axis in range(2 if i + 1 < height else 1):
-            for j in range(width - 1 + axis):
-                io, jo = (i, j + 1) if axis == 0 else (i + 1, j)
-                p, q = index[i, j], index[io, jo]
-                if p < 0 or q < 0 or p == q:
-                    continue
-                z = np.float64(seen[i, j])
-                rise = 1.0 / np.float64(seen[io, jo]) - 1.0 / z
-                own, far = slopes[q, axis] - rise, rise - slopes[p, axis]
-                if not (own > 0 and far > 0):
-                    continue
-                if (own + far) * z * focal <= (within if part[p] == part[q] else least):
-                    continue
-                touching = False
-                for m in range(3):
-                    for n in range(3):
-                        touching = touching or faces[p, m] == faces[q, n]
-                if not touching:
-                    first.append(i * width + j)
-                    second.append(io * width + jo)
-                    axes.append(axis)
-    return np.array(first, np.int64), np.array(second, np.int64), np.array(axes, np.int64)
 
 
 def meeting(

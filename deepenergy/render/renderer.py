@@ -11,7 +11,9 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.colour import srgb_to_linear
-from deepenergy.render.antialias import Blend, blend_of, outlines
+from deepenergy.render.antialias import blend_of, outlines
+from deepenergy.render.blend import Blend
+from deepenergy.render.blend_numba import find_blend
 from deepenergy.render.develop import develop
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.interpolate import Surface, surface_points
@@ -122,12 +124,16 @@ class Renderer:
             if not self.antialias:
                 return Visible(fragments)
             edges = self._edges if faces is self.rig.faces else self._edges.to(faces.device)
-            found = outlines(xy, z, faces, edges, fragments, focal, NEAR, self.cull_backfaces)
-            return Visible(fragments, *found)
+            given = (xy, z, faces, edges, fragments, focal, NEAR, self.cull_backfaces)
+            if xy.device.type == "cpu":
+                return Visible(fragments, blend=find_blend(*given))
+            return Visible(fragments, *outlines(*given))
 
         return pixels, depth, without_derivative(look, pixels, depth)
 
     def _blend(self, visible: Visible, pixels: Tensor, depth: Tensor) -> Blend | None:
+        if visible.blend is not None:
+            return visible.blend.at(pixels, depth)
         if visible.crossings is None or visible.piercings is None or visible.cliffs is None:
             return None
         height, width = visible.fragments.face_index.shape[1:]

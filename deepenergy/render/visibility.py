@@ -7,7 +7,7 @@ mode and under `torch.func.jvp`, also where tangents are mapped over by `vmap`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
 from torch.autograd import forward_ad
 
+from deepenergy.render.blend_numba import LinearBlend
 from deepenergy.render.cliffs import Cliffs
 from deepenergy.render.contours import Crossings
 from deepenergy.render.fragments import Fragments
@@ -26,12 +27,13 @@ Look = Callable[[Tensor, Tensor], "Visible"]
 
 @dataclass(frozen=True)
 class Visible:
-    """Fragments, and where outlines pass between them; no outlines (None) where they are not antialiased."""
+    """Fragments, and, where antialiased, outlines between them: on the CPU as `blend`, elsewhere the other three."""
 
     fragments: Fragments
     crossings: Crossings | None = None
     piercings: Piercings | None = None
     cliffs: Cliffs | None = None
+    blend: LinearBlend | None = None
 
 
 def without_derivative(look: Look, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]) -> Visible:
@@ -40,11 +42,16 @@ def without_derivative(look: Look, pixels: Float[Tensor, "b v 2"], depth: Float[
     Raises:
         ValueError: vertices that `torch.func.vmap` maps over, whose outlines differ in number from one to the next.
     """
-    columns = _Opaque.apply(pixels, depth, look)
-    fragments = Fragments(*columns[:3])
-    if len(columns) == 3:
-        return Visible(fragments)
-    return Visible(fragments, Crossings(*columns[3:7]), Piercings(*columns[7:11]), Cliffs(*columns[11:]))
+    # Only tensors go through: what they are the columns of is noted beside.
+    shapes: list[Visible] = []
+
+    def noted(xy: Tensor, z: Tensor) -> Visible:
+        shapes.append(look(xy, z))
+        return shapes[0]
+
+    columns = iter(_Opaque.apply(pixels, depth, noted))
+    parts = ((part.name, getattr(shapes[0], part.name)) for part in fields(Visible))
+    return Visible(**{name: type(v)(*(next(columns) for _ in fields(v))) for name, v in parts if v is not None})
 
 
 def differentiated(*tensors: Tensor) -> bool:
@@ -59,9 +66,8 @@ class _Opaque(torch.autograd.Function):
     @staticmethod
     def forward(pixels: Tensor, depth: Tensor, look: Look) -> tuple[Tensor, ...]:
         visible = look(pixels, depth)
-        every = (visible.fragments, visible.crossings, visible.piercings, visible.cliffs)
-        parts = [part for part in every if part is not None]
-        return tuple(getattr(part, name) for part in parts for name in part.__dataclass_fields__)
+        parts = [value for part in fields(Visible) if (value := getattr(visible, part.name)) is not None]
+        return tuple(getattr(value, column.name) for value in parts for column in fields(value))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
