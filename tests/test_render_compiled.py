@@ -15,12 +15,14 @@ from deepenergy import Camera, Rig
 from deepenergy.colour import srgb_to_linear
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.blend import Blend
+from deepenergy.render.compiled import apply_compiled
 from deepenergy.render.develop import develop, develop_in_torch
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.interpolate import surface_points
-from deepenergy.render.irradiance import irradiance
 from deepenergy.render.lighting import frontal_light, sh_shade
 from deepenergy.render.normals import normals_in_torch, vertex_normals
+from deepenergy.render.project import _Project, project, project_in_torch
+from deepenergy.render.reflected import DARKEST, reflected, reflected_in_torch
 from deepenergy.render.shade_numba import shade
 
 Function = Callable[..., Tensor]
@@ -41,13 +43,33 @@ def _normals() -> tuple[Function, Function, tuple[Tensor, ...]]:
     return lambda v: vertex_normals(v, faces), lambda v: normals_in_torch(v, faces), (vertices,)
 
 
-def _irradiance() -> tuple[Function, Function, tuple[Tensor, ...]]:
-    normals = torch.nn.functional.normalize(draw(2, 5, 3), dim=-1)
+def _reflected() -> tuple[Function, Function, tuple[Tensor, ...]]:
+    normals = torch.nn.functional.normalize(draw(2, 50, 3), dim=-1)
+    occlusion = torch.linspace(0.1, 1, 50, dtype=torch.float64)
+    inputs = (normals, draw(2, 9, 3, seed=1), draw(50, 3, seed=2))
+    dark = sh_shade(normals.flatten(0, 1), inputs[1], torch.arange(2).repeat_interleave(50)) < DARKEST
+    assert 50 < int(dark.sum()) < 250
+    return (
+        lambda n, light, albedo: reflected(n, light, albedo, occlusion),
+        lambda n, light, albedo: reflected_in_torch(n, light, albedo, occlusion),
+        inputs,
+    )
 
-    def in_torch(n: Tensor, light: Tensor) -> Tensor:
-        return sh_shade(n.flatten(0, 1), light, torch.tensor([0] * 5 + [1] * 5)).view(2, 5, 3)
 
-    return irradiance, in_torch, (normals, draw(2, 9, 3, seed=1))
+def _project() -> tuple[Function, Function, tuple[Tensor, ...]]:
+    camera = Camera.look_at(64, 48, 70.0, (0.3, 0.2, 1.5))
+    lens = torch.stack([camera.intrinsics, camera.intrinsics + torch.tensor([3.0, -2.0, 0.5, 1.5])]).double()
+    pose = torch.stack([camera.world_to_camera] * 2).double()
+
+    def in_torch(points: Tensor, matrix: Tensor, k: Tensor) -> Tensor:
+        pixels, depth = project_in_torch(points, replace(camera, world_to_camera=matrix, intrinsics=k), 2)
+        return torch.cat([pixels, depth[..., None]], -1)
+
+    def compiled(points: Tensor, matrix: Tensor, k: Tensor) -> Tensor:
+        # A camera checks itself, which a mapped one cannot.
+        return apply_compiled(_Project, (torch.tensor(2),), (points, matrix, k))
+
+    return compiled, in_torch, (0.3 * draw(2, 11, 3), pose, lens)
 
 
 def _shade() -> tuple[Function, Function, tuple[Tensor, ...]]:
@@ -90,7 +112,8 @@ def _develop(side: int) -> tuple[Function, Function, tuple[Tensor, ...]]:
 
 OPERATIONS = {
     "normals": _normals,
-    "irradiance": _irradiance,
+    "reflected": _reflected,
+    "project": _project,
     "shade": _shade,
     "develop": lambda: _develop(1),
     "develop supersampled": lambda: _develop(2),
@@ -178,11 +201,29 @@ class TestOperations:
             vjp(along, plain[0])[1](torch.ones_like(compiled(*plain)))
 
     def test_only_the_inputs_that_are_differentiated(self) -> None:
-        compiled, in_torch, (normals, light) = _irradiance()
+        compiled, in_torch, (normals, light, albedo) = _reflected()
         light = light.requires_grad_()
-        (found,) = torch.autograd.grad(compiled(normals, light).sum(), light)
-        (expected,) = torch.autograd.grad(in_torch(normals, light).sum(), light)
+        (found,) = torch.autograd.grad(compiled(normals, light, albedo).sum(), light)
+        (expected,) = torch.autograd.grad(in_torch(normals, light, albedo).sum(), light)
         torch.testing.assert_close(found, expected)
+
+    def test_a_point_in_the_camera_s_own_plane_is_held_off_it(self) -> None:
+        camera = Camera.look_at(64, 48, 70.0, (0.0, 0.0, 1.0))
+        points = torch.tensor([[[0.1, 0.2, 1.0], [0.1, 0.2, 0.5]]], dtype=torch.float64)
+        for function in (project, project_in_torch):
+            x = points.clone().requires_grad_()
+            pixels, depth = function(x, camera)
+            assert depth.tolist() == [[1e-9, 0.5]]
+            torch.testing.assert_close(pixels[0, 1], torch.tensor([46.0, -4.0], dtype=torch.float64))
+            depth.sum().backward()
+            assert x.grad is not None and float(x.grad[0, 0].abs().max()) == 0
+
+    def test_a_distorting_lens_is_projected_through(self) -> None:
+        plain = Camera.look_at(64, 48, 70.0, (0.0, 0.0, 1.0))
+        camera = replace(plain, distortion=torch.tensor([0.2, 0.0, 0.0, 0.0, 0.0], dtype=torch.float64))
+        points = draw(1, 4, 3) * 0.2
+        torch.testing.assert_close(project(points, camera)[0], camera.project(points))
+        assert float((project(points, plain)[0] - camera.project(points)).abs().max()) > 1e-3
 
     def test_vertices_of_no_triangle_have_no_normal_and_a_finite_derivative(self) -> None:
         vertices = draw(1, 5, 3)

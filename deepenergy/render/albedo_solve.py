@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix, csr_matrix
 
-# Nine coefficients can give negative light; the renderer draws the same line.
-_DARKEST = 0.02
+from deepenergy.render.reflected import DARKEST
+
 # Ridge on the coefficients beyond the ambient one, as a share of the data's weight: what no normal sees stays dark.
 _LIGHT_RIDGE = 3e-3
 # Width of the kernels in standard deviations. The light's is wide enough for skin; the albedo's is a least one.
@@ -55,7 +55,7 @@ class PixelData:
 
     def shade(self, light: Float[np.ndarray, "9 3"]) -> Float[np.ndarray, "p 3"]:
         """Irradiance / pi that arrives at each pixel."""
-        return np.maximum(self.basis @ light, _DARKEST) * self.occlusion
+        return np.maximum(self.basis @ light, DARKEST) * self.occlusion
 
     def radiance(self, albedo: Float[np.ndarray, "u 3"], light: Float[np.ndarray, "9 3"]) -> Float[np.ndarray, "p 3"]:
         """The model's colour of every pixel."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepenergy.render.bands import bands, in_threads
+from deepenergy.render.compiled import array_of
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.near_plane import clipped, crosses_near
 
@@ -41,8 +42,7 @@ def rasterize_numba(
     index = np.empty((batch, height, width), np.int64)
     bary = np.empty((batch, height, width, 3), np.float32)
     z_out = np.empty((batch, height, width), np.float32)
-    xy, z = pixels.detach().contiguous().numpy(), depth.detach().contiguous().numpy()
-    triangles = np.ascontiguousarray(faces.numpy(), np.int64)
+    xy, z, triangles = array_of(pixels.detach()), array_of(depth.detach()), array_of(faces)
     own = np.empty(0, np.int64)
     # Where there are fewer images than threads each thread draws some triangles, into a buffer of its own.
     pieces = len(bands(1, len(triangles), 10 * batch, per_thread=1, most=_BUFFERS)) if batch else 1
@@ -55,7 +55,8 @@ def rasterize_numba(
         buffer = index[b] if piece == 0 else more[b, piece - 1]
         _empty(buffer)
         _draw(corners[b], triangles, own, (piece, pieces), cull_backfaces, buffer)
-        parts = _cut(pixels[b], depth[b], faces, near) if piece == 0 else None
+        # Nearly always nothing comes that near.
+        parts = _cut(pixels[b], depth[b], faces, near) if piece == 0 and bool((z[b] < near).any()) else None
         if parts is not None:
             # What lies on the near plane may be a rounding error before it.
             _draw(_corners(*parts[:2], 0.0), *parts[2:], (0, 1), cull_backfaces, buffer)
@@ -73,9 +74,6 @@ def _cut(
     pixels: Tensor, depth: Tensor, faces: Tensor, near: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] | None:
     """Vertices, depths, triangles and whose they are: what is in front of the near plane of those that cross it."""
-    # Nearly always nothing comes that near.
-    if not bool((depth < near).any()):
-        return None
     numbers = crosses_near(depth.detach(), faces, near).nonzero()[:, 0]
     if not numbers.numel():
         return None
@@ -129,20 +127,22 @@ def _draw(
             by_x = (up * (cy - ay) - over * (by - ay)) * share
             by_y = (over * (bx - ax) - up * (cx - ax)) * share
             number = np.int64(_LAST - (owner[f] if len(owner) else f))
+            # Each edge by itself, so that two triangles that share one get the same of opposite sign, and no sample is
+            # missed between them.
+            xa, ya, ka = by - cy, cx - bx, bx * cy - by * cx
+            xb, yb, kb = cy - ay, ax - cx, cx * ay - cy * ax
+            xc, yc, kc = ay - by, bx - ax, ax * by - ay * bx
+            at_0 = inv_a - by_y * ay - by_x * ax
             for i in range(int(i0), int(i1) + 1):
                 y = i + 0.5
-                da, db, dc = ay - y, by - y, cy - y
-                here = inv_a - by_y * da - by_x * ax
+                ra, rb, rc, here = ya * y + ka, yb * y + kb, yc * y + kc, by_y * y + at_0
                 for j in range(int(j0), int(j1) + 1):
                     x = j + 0.5
-                    ea, eb, ec = ax - x, bx - x, cx - x
-                    # The third by itself: what is left of the area is a rounding error below 0 on a shared edge.
-                    wa, wb, wc = eb * dc - db * ec, ec * da - dc * ea, ea * db - da * eb
                     # In bits, since a branch would be guessed wrongly every third time: all of them set, which is
                     # nothing, where the least is below 0 (and -0 is not).
-                    least = np.float64(min(wa, wb, wc) + 0.0)
+                    least = np.float64(min(xa * x + ra, xb * x + rb, xc * x + rc) + 0.0)
                     outside = least.view(np.int64) >> 63
-                    inverse = np.float32(here + by_x * x)
+                    inverse = np.float32(by_x * x + here)
                     key = (np.int64(inverse.view(np.int32)) << 32) | number | outside
                     less = buffer[i, j] - key
                     buffer[i, j] -= less & (less >> 63)

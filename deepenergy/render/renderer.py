@@ -17,19 +17,18 @@ from deepenergy.render.blend_numba import find_blend
 from deepenergy.render.develop import develop
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.interpolate import Surface, surface_points
-from deepenergy.render.irradiance import irradiance
 from deepenergy.render.lighting import frontal_light
 from deepenergy.render.mesh_edges import MeshEdges, mesh_edges
 from deepenergy.render.normals import vertex_normals
+from deepenergy.render.project import project
 from deepenergy.render.rasterize import Backend, rasterize
+from deepenergy.render.reflected import reflected
 from deepenergy.render.shade_numba import shade
 from deepenergy.render.texture import MipTexture, face_footprints, mip_texture, sample_mips
 from deepenergy.render.visibility import Visible, differentiated, without_derivative
 from deepenergy.rig import Rig
 
 _GREY_SKIN = (0.42, 0.27, 0.20)
-# Nine coefficients can give negative light; a black hole in the face would be worse than a little too much.
-_DARKEST = 0.02
 # Metres.
 NEAR = 1e-3
 
@@ -111,10 +110,7 @@ class Renderer:
 
     def _look(self, vertices: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Visible]:
         """Projected vertices in samples, their depth, and what is seen."""
-        in_camera = camera.camera_points(vertices)
-        pixels, depth = camera.pixels(in_camera) * self.supersample, in_camera[..., 2]
-        # As the camera takes a point in its own plane.
-        depth = torch.where(depth.abs() < 1e-9, torch.full_like(depth, 1e-9), depth)
+        pixels, depth = project(vertices, camera, self.supersample)
         size = (camera.width * self.supersample, camera.height * self.supersample)
         faces = self._faces(vertices)
         focal = (camera.intrinsics.detach()[..., :2].mean(-1) * self.supersample).expand(len(vertices))
@@ -190,10 +186,10 @@ class Renderer:
         """
         normals = vertex_normals(vertices, self._faces(vertices))
         light = frontal_light().to(normals.device) if self.light is None else self.light.to(normals.device)
-        colour = irradiance(normals, light).clamp_min(_DARKEST)
-        if self.occlusion is not None:
-            colour = colour * self.occlusion.to(colour)[:, None]
-        return colour if self._textured else colour * self._vertex_albedo(colour)
+        count = vertices.shape[1]
+        albedo = torch.ones(count, 3).to(normals) if self._textured else self._vertex_albedo(normals)
+        occlusion = torch.ones(count) if self.occlusion is None else self.occlusion
+        return reflected(normals, light, albedo, occlusion.to(normals))
 
     def _albedo(self, surface: Surface, pixels: Tensor) -> Tensor:
         albedo = (
