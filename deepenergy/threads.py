@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from threading import Barrier
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -52,36 +52,38 @@ def share_out(work: Callable[[_Item], _Found], items: Sequence[_Item]) -> list[_
     """`work` of every item, in their order, the caller's thread taking its part.
 
     For pieces of a millisecond in compiled code: a thread that waits takes longer to wake than such a piece may last.
-    The caller's thread keeps its own setting within torch. The first error is raised when all have ended.
+    The caller's thread keeps its own setting within torch. After an error, which is raised here, no more are begun.
     """
     threads = min(torch.get_num_threads(), len(items))
     if threads <= 1:
         return [work(item) for item in items]
-    left, found = deque(enumerate(items)), [None] * len(items)
+    left = deque(enumerate(items))
+    found: dict[int, _Found] = {}
 
     def take() -> None:
-        while True:
+        while left:
             try:
                 place, item = left.popleft()
             except IndexError:
+                # Another thread has got the last one in between.
                 return
-            found[place] = work(item)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            try:
+                found[place] = work(item)
+            except BaseException:
+                left.clear()
+                raise
 
     pool = _pool(os.getpid(), torch.get_num_threads())
     helpers = [pool.submit(take) for _ in range(threads - 1)]
     try:
         take()
-    except BaseException:
-        left.clear()
-        raise
     finally:
-        # Those that have not begun, the pool being busy, have nothing left to do.
-        begun: list[Any] = [helper for helper in helpers if not helper.cancel()]
-        for helper in begun:
-            helper.exception()
+        # Those that have not begun, the pool being busy, have nothing left to do; the others are waited for.
+        begun = [helper for helper in helpers if not helper.cancel()]
+        wait(begun)
     for helper in begun:
         helper.result()
-    return found  # pyright: ignore[reportReturnType]
+    return [found[place] for place in range(len(items))]
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from deepenergy.threads import map_in_threads
+from deepenergy.threads import map_in_threads, share_out
 
 
 @pytest.fixture(params=[1, 2, 3], autouse=True)
@@ -69,3 +69,44 @@ def test_pieces_may_have_pieces_of_their_own() -> None:
 
 def test_nothing() -> None:
     assert list(map_in_threads(lambda n: n, [])) == []
+
+
+def test_shared_out_pieces_come_in_order_and_the_caller_does_its_part(threads: int) -> None:
+    # Each waits for the others, the caller among them.
+    meeting = threading.Barrier(threads, timeout=30)
+    names = set()
+
+    def piece(n: int) -> int:
+        if n < threads:
+            meeting.wait()
+        names.add(threading.current_thread().name)
+        return n * n
+
+    assert share_out(piece, range(50)) == [n * n for n in range(50)]
+    assert threading.current_thread().name in names
+    assert len(names) == threads
+    assert share_out(piece, []) == []
+
+
+@pytest.mark.parametrize("culprit", ["the caller's", "a helper's"])
+def test_an_error_of_a_shared_out_piece_is_raised_after_all_have_ended(threads: int, culprit: str) -> None:
+    caller = threading.current_thread()
+    running, most = set(), []
+
+    def piece(n: int) -> int:
+        running.add(n)
+        most.append(n)
+        time.sleep(0.002)
+        running.discard(n)
+        if (threading.current_thread() is caller) == (culprit == "the caller's") or threads == 1:
+            raise IndexError("of the piece's own")
+        return n
+
+    with pytest.raises(IndexError, match="own"):
+        share_out(piece, range(300))
+    assert not running
+    assert len(most) < 20
+
+
+def test_shared_out_pieces_may_have_pieces_of_their_own() -> None:
+    assert share_out(lambda n: sum(share_out(lambda m: n * m, range(4))), range(5)) == [6 * n for n in range(5)]

@@ -66,16 +66,17 @@ def find_blend(
     ends, of_face, part = (array_of(t) for t in (edges.ends, edges.of_face, edges.part))
     lens = focal.tolist()
 
-    def search(b: int, kind: int) -> NDArray[np.int64] | tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def search(b: int, kind: int) -> tuple[NDArray[np.int64], ...]:
         if kind == 0:
             given = (xy[b], z[b], triangles, ends, of_face, index[b], seen[b], 1.0 / lens[b])
-            return contours_of_image(*given, near, cull_backfaces)
+            return (contours_of_image(*given, near, cull_backfaces),)
         return seams_of_image(xy[b], z[b], triangles, part, index[b], seen[b], lens[b])
 
     found = in_threads(search, [(b, kind) for b in range(len(xy)) for kind in range(2)])
 
     def mix(b: int) -> tuple[NDArray[np.generic], ...]:
-        return _mixed(found[2 * b], *found[2 * b + 1], triangles, xy[b], z[b], index[b], seen[b], bary[b], b)
+        contours, pierced, rims = *found[2 * b], *found[2 * b + 1]
+        return _mixed(contours, pierced, rims, triangles, xy[b], z[b], index[b], seen[b], bary[b], b)
 
     columns = zip(*in_threads(mix, [(b,) for b in range(len(xy))]), strict=True)
     joined = [torch.from_numpy(c[0] if len(c) == 1 else np.concatenate(c)) for c in columns] or _none()
