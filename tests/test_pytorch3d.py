@@ -15,7 +15,7 @@ from small_shot import write_files, write_shot
 from torch import Tensor
 from typer.testing import CliRunner
 
-from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig
+from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Track
 from deepenergy.cli import app
 from deepenergy.render import Fragments, Renderer, rasterize
 from deepenergy.render.occlusion import ambient_occlusion
@@ -244,20 +244,35 @@ def test_a_shot_is_solved_to_the_same_answer() -> None:
     camera = Camera.look_at(240, 200, 450.0, (face[0], face[1] + 0.04, face[2] + 0.85), tuple(face))
     state = Parameters(truth.rotation.float(), truth.translation.float(), truth.jaw.float(), truth.weights.float())
     with torch.no_grad():
-        plates = Plates.from_array(Renderer(rig, ambient_occlusion(rig))(rig.vertices(state), camera).image)
+        images = Renderer(rig, ambient_occlusion(rig))(rig.vertices(state), camera).image
+    plates = Plates.from_array(images)
 
     # Every stage once; PyTorch3D takes seconds a render.
     stages = tuple(replace(stage, renders=min(stage.renders, 1), readings=1) for stage in DEFAULT_STAGES)
-    config = SolverConfig(supersample=1, readings=1, stages=stages)
-    ours = Solver(config).fit_sequence(plates, rig, camera)
-    theirs = Solver(config, renderer="pytorch3d").fit_sequence(plates, rig, camera)
-    assert ours.status.tolist() == theirs.status.tolist() == ["solved"] * 2
-    angle = rotation_angle(torch.from_numpy(ours.rotation), torch.from_numpy(theirs.rotation))
-    assert float(angle.max()) < 1e-3
-    assert np.abs(ours.translation - theirs.translation).max() < 5e-4
-    assert np.abs(ours.jaw - theirs.jaw).max() < 4e-3
-    # The pixels of a small plate hardly hold every weight: a pixel that differs moves some a little.
-    assert np.abs(ours.weights - theirs.weights).mean() < 5e-3
+
+    def solved(given: Plates, count: int, renderer: str = "auto") -> Track:
+        config = SolverConfig(supersample=1, readings=1, stages=stages[:count])
+        track = Solver(config, renderer=renderer).fit_sequence(given, rig, camera)
+        assert track.status.tolist() == ["solved"] * 2
+        return track
+
+    def apart(first: Track, second: Track) -> list[float]:
+        angle = rotation_angle(torch.from_numpy(first.rotation), torch.from_numpy(second.rotation))
+        ways = [first.translation - second.translation, first.jaw - second.jaw]
+        mean = np.abs(first.weights - second.weights).mean()
+        return [float(angle.max()), *(float(np.abs(way).max()) for way in ways), float(mean)]
+
+    ours, theirs = solved(plates, 1), solved(plates, 1, "pytorch3d")
+    assert max(apart(ours, theirs)) < 1e-4
+    # With one render a stage the later ones have not converged, and a millionth of noise in the plates moves their
+    # answers by more than a backend may.
+    ours, theirs = solved(plates, len(stages)), solved(plates, len(stages), "pytorch3d")
+    generator = torch.Generator().manual_seed(0)
+    noise = [1e-6 * torch.randn(images.shape, generator=generator) for _ in range(6)]
+    spread = [apart(ours, solved(Plates.from_array((images + part).clamp(0, 1)), len(stages))) for part in noise]
+    for found, most, least in zip(apart(ours, theirs), map(max, *spread), (1e-3, 5e-4, 4e-3, 5e-3), strict=True):
+        assert found < max(1.5 * most, least)
+    assert max(map(max, *spread)) < 0.1
     assert np.abs(ours.weights).max() > 0.1
 
 
