@@ -98,13 +98,14 @@ def _draw(
     corners: NDArray[np.float64],
     faces: NDArray[np.int64],
     owner: NDArray[np.int64],
-    share: tuple[int, int],
+    turns: tuple[int, int],
     cull: bool,
     buffer: NDArray[np.int64],
 ) -> None:
-    """Every so many of the triangles, `share`, over the buffer; their numbers are those of `owner` if any."""
+    """Triangles of the turns `first::step` over the buffer; their numbers are those of `owner` if any."""
     bottom, right = float(buffer.shape[0]), float(buffer.shape[1])
-    for turn in range(share[0] * _TURN, faces.shape[0], share[1] * _TURN):
+    first, step = turns
+    for turn in range(first * _TURN, faces.shape[0], step * _TURN):
         for f in range(turn, min(turn + _TURN, faces.shape[0])):
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
             # Held to the image before they become integers, which a vertex far away would overflow.
@@ -123,9 +124,9 @@ def _draw(
             if area < 0:
                 bx, by, inv_b, cx, cy, inv_c = cx, cy, inv_c, bx, by, inv_b
             # Inverse depth is a plane over the image.
-            up, over, share = inv_b - inv_a, inv_c - inv_a, 1.0 / abs(area)
-            by_x = (up * (cy - ay) - over * (by - ay)) * share
-            by_y = (over * (bx - ax) - up * (cx - ax)) * share
+            up, over, scale = inv_b - inv_a, inv_c - inv_a, 1.0 / abs(area)
+            by_x = (up * (cy - ay) - over * (by - ay)) * scale
+            by_y = (over * (bx - ax) - up * (cx - ax)) * scale
             number = np.int64(_LAST - (owner[f] if len(owner) else f))
             # Each edge by itself, so that two triangles that share one get the same of opposite sign, and no sample is
             # missed between them.
