@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -295,3 +296,27 @@ def test_of_triangles_at_one_depth_the_first_wins_in_every_backend() -> None:
 def test_a_batch_of_nothing(backend: Backend) -> None:
     empty = rasterize(torch.zeros(0, 3, 2), torch.zeros(0, 3), torch.tensor([[0, 1, 2]]), (8, 6), backend=backend)
     assert empty.face_index.shape == (0, 6, 8)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_what_does_not_belong_to_the_rig_is_refused(backend: Backend) -> None:
+    """Compiled code would read and write beyond its arrays."""
+    rig = Rig.load("builtin")
+    camera = Camera.look_at(16, 12, 20.0, (0.0, 0.0, 0.8))
+    points = rig.neutral[None]
+    renderer = Renderer(rig, backend=backend)
+    for wrong in (points[:, :100], points[0], points[..., :2]):
+        for function in (renderer, renderer.surface):
+            with pytest.raises(ValueError, match=r"vertices: found shape .* expected \[B, 7451, 3\].* rig 'builtin'"):
+                function(wrong, camera)
+    pair = replace(
+        camera, world_to_camera=camera.world_to_camera.repeat(2, 1, 1), intrinsics=camera.intrinsics.repeat(2, 1)
+    )
+    with pytest.raises(ValueError, match="camera: found a batch of shape .* one for each of 3 meshes"):
+        renderer(points.expand(3, -1, -1), pair)
+    assert renderer(points.expand(2, -1, -1), pair).image.shape == (2, 3, 12, 16)
+    with pytest.raises(ValueError, match="albedo: found shape"):
+        replace(renderer, albedo=torch.ones(5, 3))(points, camera)
+    with pytest.raises(ValueError, match="occlusion: found shape"):
+        replace(renderer, occlusion=torch.ones(5))(points, camera)
+    assert renderer(points[:0], camera).image.shape == (0, 3, 12, 16)

@@ -38,8 +38,14 @@ def reflected(
         light: coefficients, one set or one a mesh.
         albedo: scene-linear.
         occlusion: share of the light that reaches each vertex.
+
+    Raises:
+        ValueError: albedo or occlusion of another number of vertices.
     """
-    batch = len(normals)
+    batch, count = normals.shape[:2]
+    for name, value, expected in (("albedo", albedo, (count, 3)), ("occlusion", occlusion, (count,))):
+        if tuple(value.shape) != expected:
+            raise ValueError(f"{name}: found shape {tuple(value.shape)}; expected {expected}, one for each vertex")
     if normals.device.type == "cpu":
         inputs = (normals, light.expand(batch, 9, 3).to(normals), albedo.to(normals))
         return apply_compiled(_Reflected, (occlusion.to(normals),), inputs)

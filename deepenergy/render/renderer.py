@@ -80,7 +80,11 @@ class Renderer:
 
         Differentiable in vertices, camera, albedo, texture and light, in reverse and forward mode (`torch.func.jvp`,
         vmapped over tangents); on the CPU once.
+
+        Raises:
+            ValueError: vertices of another mesh, or cameras of another number than meshes.
         """
+        self._check(vertices, camera)
         batch, s = vertices.shape[0], self.supersample
         width, height = camera.width * s, camera.height * s
         vertices = vertices.float()
@@ -99,6 +103,21 @@ class Renderer:
             samples = shade(visible.fragments, faces, pixels, depth, colour)
         developed = develop(samples, blend, srgb_to_linear(torch.tensor(self.background)).to(samples), s)
         return Render(developed[:, :3], developed[:, 3:], visible.fragments)
+
+    def _check(self, vertices: Tensor, camera: Camera) -> None:
+        # Compiled code reads and writes wherever the faces point to.
+        count = len(self.rig.neutral)
+        if vertices.dim() != 3 or vertices.shape[1:] != (count, 3):
+            raise ValueError(
+                f"vertices: found shape {tuple(vertices.shape)}; expected [B, {count}, 3], the vertices of rig "
+                f"'{self.rig.name}'"
+            )
+        cameras = camera.intrinsics.shape[:-1]
+        if cameras not in ((), (1,), (len(vertices),)):
+            raise ValueError(
+                f"camera: found a batch of shape {tuple(cameras)}; expected one camera, or one for each of "
+                f"{len(vertices)} meshes"
+            )
 
     def _faces(self, like: Tensor) -> Tensor:
         # `to` wraps a constant where `torch.func` is at work.
@@ -138,7 +157,12 @@ class Renderer:
     def surface(
         self, vertices: Float[Tensor, "b v 3"], camera: Camera
     ) -> tuple[Surface, Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-        """Covered pixels at the camera's own size with their unit normals (world) and albedo (scene-linear)."""
+        """Covered pixels at the camera's own size with their unit normals (world) and albedo (scene-linear).
+
+        Raises:
+            ValueError: as a render does.
+        """
+        self._check(vertices, camera)
         vertices = vertices.float()
         alone = replace(self, supersample=1, antialias=False)
         pixels, depth, visible = alone._look(vertices, camera)
