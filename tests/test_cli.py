@@ -187,7 +187,9 @@ def test_unknown_commands_through_the_real_process() -> None:
 def test_an_interrupt_ends_with_a_line_and_130(tmp_path: Path) -> None:
     # A named pipe holds the reader until the signal comes.
     os.mkfifo(tmp_path / "cameras.json")
-    script = "import sys; print('up', flush=True); from deepenergy.cli import main; main()"
+    # A shell starts what it puts in the background with interrupts ignored.
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    script += "print('up', flush=True); from deepenergy.cli import main; main()"
     command = [sys.executable, "-c", script, "eval", str(tmp_path / "a.npz"), str(tmp_path / "b.npz")]
     command += ["--cameras", str(tmp_path / "cameras.json")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
