@@ -173,24 +173,26 @@ def _mixed(
     most = len(contours) + len(pierced) + 2 * len(rims)
     target, source = np.empty(most, np.int64), np.empty(most, np.int64)
     axes, share = np.empty(most, np.int64), np.empty(most)
-    corners, slope = np.full((most, 6), -1, np.int64), np.empty((most, 6, 3))
+    corners, slope = np.full((most, _MOST), -1, np.int64), np.empty((most, _MOST, 3))
     count = 0
     for m in range(len(contours)):
         p, q, axis = contours[m, INSIDE], contours[m, OUTSIDE], contours[m, AXIS]
         taken[axis, min(p, q)], known[p], known[q] = True, True, True
         corners[count, 0], corners[count, 1] = contours[m, FIRST_END], contours[m, SECOND_END]
         distance = _contour(xy, corners[count], p, q, axis, width, slope[count])
-        count += _share(distance, p, q, axis, count, target, source, axes, share, slope)
+        _share(distance, p, q, axis, count, target, source, axes, share, slope)
+        count += 1
     for m in range(len(pierced)):
         p, q, axis = pierced[m, 0], pierced[m, 1], pierced[m, 2]
+        # The contour has the gap.
         if taken[axis, p]:
             continue
-        # After this loop, no contour lying in the gap.
         known[p], known[q] = True, True
         corners[count, :3] = faces[index[p // width, p % width]]
         corners[count, 3:] = faces[index[q // width, q % width]]
         distance = _meeting(xy, z, corners[count], p, q, width, slope[count])
-        count += _share(distance, p, q, axis, count, target, source, axes, share, slope)
+        _share(distance, p, q, axis, count, target, source, axes, share, slope)
+        count += 1
     count = _along_the_larger(count, target, source, axes, share, corners, slope)
     for m in range(len(rims)):
         p, q, axis = rims[m, 0], rims[m, 1], rims[m, 2]
@@ -209,7 +211,7 @@ def _mixed(
     for n in range(count):
         target[n] += image * samples
         source[n] += image * samples
-        for k in range(6):
+        for k in range(_MOST):
             if corners[n, k] >= 0:
                 corners[n, k] += image * len(z)
     return target, source, share[:count], corners, slope[:count]
@@ -256,11 +258,7 @@ def _meeting(
     x, y = first % width + 0.5, first // width + 0.5
     ahead = _inverse_depth(xy, z, corners[:3], x, y, slope[:3]) - _inverse_depth(xy, z, corners[3:], x, y, slope[3:])
     x, y = second % width + 0.5, second // width + 0.5
-    own, other = (
-        _inverse_depth(xy, z, corners[3:], x, y, there[3:]),
-        _inverse_depth(xy, z, corners[:3], x, y, there[:3]),
-    )
-    behind = own - other
+    behind = _inverse_depth(xy, z, corners[3:], x, y, there[3:]) - _inverse_depth(xy, z, corners[:3], x, y, there[:3])
     total = ahead + behind
     for n in range(6):
         sign = 1.0 if n < 3 else -1.0
@@ -328,16 +326,15 @@ def _share(
     axes: NDArray[np.int64],
     share: NDArray[np.float64],
     slope: NDArray[np.float64],
-) -> int:
-    """The row of an outline at a distance from the first of two samples; how many rows that makes."""
+) -> None:
+    """The row of an outline at a distance from the first of two samples."""
     near = distance < 0.5
     target[at], source[at] = (first, second) if near else (second, first)
     axes[at] = axis
     wanted = 0.5 - distance if near else distance - 0.5
     # Rounding may put the outline a hair outside of the gap.
-    share[at] = min(max(wanted, 0.0), 0.5)
+    share[at] = min(wanted, 0.5)
     slope[at] *= 0.0 if wanted > 0.5 else (-1.0 if near else 1.0)
-    return 1
 
 
 @numba.njit(cache=True, nogil=True)
