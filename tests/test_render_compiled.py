@@ -17,8 +17,9 @@ from deepenergy.render import Renderer, rasterize
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled import apply_compiled
 from deepenergy.render.develop import develop, develop_in_torch
+from deepenergy.render.edge_points import EdgePoints, edge_colours
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.interpolate import surface_points
+from deepenergy.render.interpolate import edge_surface, surface_points
 from deepenergy.render.lighting import frontal_light, sh_shade
 from deepenergy.render.normals import normals_in_torch, vertex_normals
 from deepenergy.render.project import _Project, project, project_in_torch
@@ -97,16 +98,43 @@ def _shade() -> tuple[Function, Function, tuple[Tensor, ...]]:
     return compiled, in_torch, (pixels, depth, draw(2, 12, 3))
 
 
+def _edge_points() -> EdgePoints:
+    """Of edges whose triangles have them in either direction, in two images of twelve vertices."""
+    ends = torch.tensor([[0, 1], [4, 5], [3, 5], [12, 14], [22, 23]])
+    face = torch.tensor([0, 1, 1, 0, 3])
+    return EdgePoints(ends, torch.tensor([0, 1, 0, 1, 0]), torch.tensor([2, 5, 4, 3, 6]), face)
+
+
+def _edge_colours() -> tuple[Function, Function, tuple[Tensor, ...]]:
+    points = _edge_points()
+    pixels, depth = draw(2, 12, 2) * 0.2 + 4, draw(2, 12, seed=1).abs() + 0.5
+    # Apart across the line of centres, as an edge is that crosses one.
+    flat = pixels.view(-1, 2)
+    for (a, b), axis, line in zip(points.ends.tolist(), points.axis.tolist(), points.line.tolist(), strict=True):
+        flat[a, 1 - axis], flat[b, 1 - axis] = line - 0.4 - 0.1 * a, line + 0.8 + 0.1 * b
+    faces = torch.tensor([[0, 1, 2], [5, 4, 3], [6, 7, 8], [11, 9, 10]])
+
+    def in_torch(xy: Tensor, z: Tensor, colour: Tensor) -> Tensor:
+        surface = edge_surface(points, xy, z, faces, 70)
+        assert surface.where.tolist() == [70, 71, 72, 73, 74]
+        values = surface.interpolate(colour)
+        return torch.cat([values, torch.ones_like(values[:, :1])], 1)
+
+    return lambda *given: edge_colours(points, *given), in_torch, (pixels, depth, draw(2, 12, 3, seed=2))
+
+
 def _develop(side: int) -> tuple[Function, Function, tuple[Tensor, ...]]:
     samples = torch.rand(2, 4, 4, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * 0.3 + 0.01
-    # One target twice, as a thin thing has it, and neighbours that are targets themselves.
-    target, source = torch.tensor([3, 9, 9, 40, 47]), torch.tensor([9, 8, 10, 46, 41])
-    share = torch.tensor([0.1, 0.4, 0.3, 0.25, 0.5], dtype=torch.float64)
+    # One target twice, as a thin thing has it, and neighbours that are targets themselves; two points at edges.
+    target, source = torch.tensor([3, 9, 9, 40, 47, 5, 30]), torch.tensor([9, 8, 10, 46, 41, 49, 48])
+    share = torch.tensor([0.1, 0.4, 0.3, 0.25, 0.5, 0.2, 0.35], dtype=torch.float64)
+    at_edges = torch.rand(2, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 0.3 + 0.01
+    points = EdgePoints(*(part[:2] for part in vars(_edge_points()).values()))
     back = srgb_to_linear(torch.tensor([0.35, 0.2, 0.6], dtype=torch.float64))
     return (
-        lambda x, s: develop(x, Blend(target, source, s), back, side),
-        lambda x, s: develop_in_torch(x, Blend(target, source, s), back, side),
-        (samples, share),
+        lambda x, s, e: develop(x, Blend(target, source, s, points), e, back, side),
+        lambda x, s, e: develop_in_torch(x, Blend(target, source, s, points), e, back, side),
+        (samples, share, at_edges),
     )
 
 
@@ -115,6 +143,7 @@ OPERATIONS = {
     "reflected": _reflected,
     "project": _project,
     "shade": _shade,
+    "edge colours": _edge_colours,
     "develop": lambda: _develop(1),
     "develop supersampled": lambda: _develop(2),
 }
@@ -242,7 +271,7 @@ class TestOperations:
         back = torch.zeros(3, dtype=torch.float64)
         for function in (develop, develop_in_torch):
             x = samples.clone().requires_grad_()
-            function(x, None, back, 1).sum().backward()
+            function(x, None, x.new_zeros(0, 4), back, 1).sum().backward()
             assert x.grad is not None
             assert bool((x.grad[0, 0] == 0).all()) and bool((x.grad[0, 1] > 0).all())
 

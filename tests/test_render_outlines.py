@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from deepenergy import Camera, Rig
+from deepenergy.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.render import Renderer, contours, contours_numba, rasterize
 from deepenergy.render.antialias import blend_of, outlines
 from deepenergy.render.blend import Blend
@@ -205,6 +206,38 @@ def test_boundary_derivatives_against_central_differences(scene: Callable[[], Sc
     assert mean_error(False) > 0.1
 
 
+@pytest.mark.parametrize("textured", [False, True])
+@pytest.mark.parametrize("along", [0, 1])
+def test_a_rim_that_darkens_within_a_sample_moves_continuously(textured: bool, along: int) -> None:
+    """As teeth do: what is mixed in beyond the outline is the colour of the edge, not of the last sample before it."""
+    across = torch.tensor([[4.0, 0.7], [14.2, 0.7], [14.9, 0.05]])
+    strip = torch.stack([torch.stack([u.expand(2), torch.tensor([9.0, 23.0])], 1) for u, _ in across]).reshape(-1, 2)
+    colour = across[:, 1:].repeat_interleave(2, 0).expand(-1, 3).contiguous()
+    points = placed(strip if along == 0 else strip.flip(1))
+    faces = torch.tensor([[0, 1, 3], [0, 3, 2], [2, 3, 5], [2, 5, 4]])
+    light = torch.zeros(9, 3)
+    light[0] = math.sqrt(4 * math.pi)
+    rig = rig_of(points, faces, colour)
+    if textured:
+        # As many texels to a sample everywhere; from one to the next the colour changes.
+        texels = linear_to_srgb(torch.tensor([0.7] * 41 + [0.05] * 23))
+        u = (40.5 + (across[:, 0] - 14.2) / 0.7).repeat_interleave(2) / 64
+        uvs = torch.stack([u, torch.tensor([0.2, 0.8]).repeat(3)], 1)
+        texture = texels[:, None].expand(20, 64, 3).contiguous()
+        rig = replace(rig, vertex_albedo=None, texture=texture, uvs=uvs, uv_faces=faces)
+    renderer = Renderer(rig, supersample=1, light=light, background=(0.0,) * 3)
+    step = torch.zeros(3)
+    step[along] = (1 if along == 0 else -1) * 0.02 / 100
+    moved = torch.stack([points + k * step for k in range(120)])
+    sums = srgb_to_linear(renderer(moved, CAMERA).image)[:, 0].sum((1, 2)) / 14
+    # The strip keeps its width: a step of 0.02 sample exchanges colours of at most 0.7, at both of its ends.
+    assert float(sums.diff().abs().max()) < 0.05
+    at = moved[37].clone()[None]
+    change = step.expand_as(points)[None]
+    slope = jvp(lambda v: srgb_to_linear(renderer(v, CAMERA).image)[:, 0].sum() / 14, (at,), (change,))[1]
+    assert float(slope) == pytest.approx(float(sums[38] - sums[36]) / 2, abs=2e-3)
+
+
 @pytest.fixture(scope="module")
 def head() -> Rig:
     return Rig.load("builtin")
@@ -238,6 +271,16 @@ def test_the_compiled_blend_is_that_in_torch_at_cliffs() -> None:
     assert assert_blends_agree(moved, depth.expand(2, -1), faces, (60, 64), False)[2] > 50
 
 
+def origin(blend: Blend, samples: int) -> tuple[Tensor, ...]:
+    """What a source is, whatever its number: whether an edge, the sample or 0, and the fields of the point or 0."""
+    beyond = blend.source >= samples
+    point = (blend.source - samples).clamp_min(0)
+    points = blend.points
+    fields = (*points.ends.unbind(1), points.axis, points.line)
+    known = [torch.where(beyond, part[point], 0) if len(part) else torch.zeros_like(point) for part in fields]
+    return (beyond.long(), torch.where(beyond, 0, blend.source), *known)
+
+
 def assert_blends_agree(
     pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int], cull: bool
 ) -> tuple[int, int, int]:
@@ -250,19 +293,28 @@ def assert_blends_agree(
     table = find_blend(xy, z, *given)
 
     both = [table.at, lambda x, d: blend_of(crossings, pierced, ends, x, d, size)]
+    samples = len(xy) * size[0] * size[1]
     found = [blend(xy, z) for blend in both]
-    shares = [rows_of(blend.target, blend.source, blend.share) for blend in found]
+    shares = [rows_of(blend.target, *origin(blend, samples), blend.share) for blend in found]
     assert shares[0].keys() == shares[1].keys()
     assert shares[0] == pytest.approx(shares[1], abs=1e-9)
+    for blend in found:
+        beyond = blend.source >= samples
+        assert torch.equal(blend.source[beyond].sort().values, samples + torch.arange(len(blend.points.line)))
+        assert bool((blend.source[beyond] != blend.target[beyond]).all())
+        # The triangle has the edge.
+        corners = faces[blend.points.face] + (blend.points.ends[:, :1] // len(xy[0])) * len(xy[0])
+        assert bool((corners[:, :, None] == blend.points.ends[:, None]).any(1).all())
 
     generator = torch.Generator().manual_seed(0)
     along = tuple(torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in (xy, z))
-    weights = torch.randn(2, len(xy) * size[0] * size[1], generator=generator, dtype=torch.float64)
+    weights = torch.randn(3, max(samples, xy[..., 0].numel()), generator=generator, dtype=torch.float64)
 
     def mixed(blend: Callable[[Tensor, Tensor], Blend], x: Tensor, d: Tensor) -> Tensor:
         """A sum that does not depend on the rows' order."""
         made = blend(x, d)
-        return (made.share * (weights[0][made.target] - weights[1][made.source])).sum()
+        _, plain, first, _, _, _ = origin(made, samples)
+        return (made.share * (weights[0][made.target] - weights[1][plain] * weights[2][first])).sum()
 
     pushed = [jvp(lambda x, d, blend=blend: mixed(blend, x, d), (xy, z), along)[1] for blend in both]
     torch.testing.assert_close(*pushed, rtol=1e-6, atol=1e-6)

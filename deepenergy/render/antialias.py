@@ -1,10 +1,11 @@
 """Analytic coverage at contours: the image varies continuously with the vertices, and so boundaries have gradients.
 
 A sample shows what covers its centre. Where a contour passes between it and its neighbour at a distance d from the
-centre (in samples), half a sample minus d of the other side shows in it: the sample is blended with its neighbour by
-that share. As the contour reaches the centre the share is one half from either side, so nothing jumps. Of row and
-column the one with the larger share is taken, which along a straight line is the one that it crosses more steeply: its
-shares add up to the exact area under the line. Blending along rows and columns is that of Laine et al. 2020, Modular
+centre (in samples), half a sample minus d of the other side shows in it: the sample is blended by that share with its
+neighbour or, where the sample lies beyond the contour, with the colour of the surface at its edge (edge_points.py). As
+the contour reaches the centre the share is one half from either side, so nothing jumps. Of row and column the one with
+the larger share is taken, which along a straight line is the one that it crosses more steeply: its shares add up to the
+exact area under the line. Blending along rows and columns is that of Laine et al. 2020, Modular
 Primitives for High-Performance Differentiable Rendering; finding the outlines by edges instead of by the triangles at
 the samples is not, since triangles of a face are as small as samples.
 
@@ -14,12 +15,13 @@ On any device; blend_numba.py does the same for the CPU.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deepenergy.render.blend import Blend
 from deepenergy.render.cliffs import Cliffs, advance, find_cliffs, find_rims
 from deepenergy.render.contours import Crossings, find_crossings
+from deepenergy.render.edge_points import EdgePoints
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 from deepenergy.render.piercings import Piercings, apart, find_piercings, gap_of, meeting
@@ -73,13 +75,27 @@ def blend_of(
     target, source = torch.where(near, inside, outside), torch.where(near, outside, inside)
     # Rounding may put the outline a hair outside of the gap.
     share = torch.where(near, 0.5 - distance, distance - 0.5).clamp(0, 0.5)
-    kept = axis == _larger(share.detach(), target, axis, len(pixels) * size[0] * size[1])
+    samples = len(pixels) * size[0] * size[1]
+    kept = axis == _larger(share.detach(), target, axis, samples)
     step = 0.5 * advance(cliffs, pixels, depth).to(share)
+    # Beyond a contour the colour of the edge itself is mixed in.
+    beyond = kept & ~near
+    beyond[len(crossings.inside) :] = False
+    source = torch.where(beyond, samples - 1 + beyond.cumsum(0), source)
     return Blend(
         torch.cat([target[kept], cliffs.far, cliffs.near]),
         torch.cat([source[kept], cliffs.near, cliffs.far]),
         torch.cat([share[kept], step, -step]),
+        _points(crossings, beyond[: len(crossings.inside)], size),
     )
+
+
+def _points(crossings: Crossings, kept: Bool[Tensor, " m"], size: tuple[int, int]) -> EdgePoints:
+    """Where the edges of some contours cross the lines of centres."""
+    row = torch.div(crossings.inside[kept] % (size[0] * size[1]), size[0], rounding_mode="floor")
+    axis = crossings.axis[kept]
+    line = torch.where(axis == 0, row, crossings.inside[kept] % size[0])
+    return EdgePoints(crossings.ends[kept], axis, line, crossings.face[kept])
 
 
 def _larger(share: Tensor, target: Tensor, axis: Tensor, samples: int) -> Int[Tensor, " m"]:

@@ -8,14 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepenergy.render.edge_points import EdgePoints
+
 
 @dataclass(frozen=True)
 class Blend:
     """What is mixed into N samples.
 
     Attributes:
-        target, source: `[N]` flat index of the sample and of the neighbour whose colour it takes; a target may occur
-            twice (a thin thing with the same behind it on both sides).
+        target: `[N]` flat index of the sample, into `B * H * W`; may occur twice (a thin thing with the same behind it
+            on both sides).
+        source: `[N]` of the neighbour whose colour it takes; from `B * H * W` on, of one of `points`.
         share: `[N]` in [0, 0.5], differentiable in the projected vertices in both modes; 0 with a derivative of either
             sign at cliffs.
     """
@@ -23,18 +26,13 @@ class Blend:
     target: Tensor
     source: Tensor
     share: Tensor
+    points: EdgePoints
 
-    def over(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Samples with their neighbours mixed in."""
+    def over(self, samples: Float[Tensor, "b c h w"], at_edges: Float[Tensor, "e c"]) -> Float[Tensor, "b c h w"]:
+        """Samples with their neighbours, and the values at `points`, mixed in."""
         batch, channels, height, width = samples.shape
-        plane = height * width
-        # Channels are planes, so that a sample's are far apart.
-        offset = plane * torch.arange(channels, device=samples.device)
-
-        def places(sample: Tensor) -> Tensor:
-            image = torch.div(sample, plane, rounding_mode="floor")
-            return (image * channels * plane + sample % plane)[:, None] + offset
-
-        flat, to = samples.reshape(-1), places(self.target)
-        change = self.share[:, None].to(flat) * (flat[places(self.source)] - flat[to])
-        return flat.index_add(0, to.reshape(-1), change.reshape(-1)).view(batch, channels, height, width)
+        flat = samples.permute(0, 2, 3, 1).reshape(-1, channels)
+        values = torch.cat([flat, at_edges.to(flat)])
+        change = self.share[:, None].to(flat) * (values[self.source] - flat[self.target])
+        mixed = flat.index_add(0, self.target, change)
+        return mixed.view(batch, height, width, channels).permute(0, 3, 1, 2)

@@ -7,6 +7,7 @@ derivatives are written down with them; that makes both modes one sparse product
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor
 from deepenergy.render.bands import in_threads
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled import Tensors, apply_compiled, array_of
-from deepenergy.render.contours_numba import AXIS, FIRST_END, INSIDE, OUTSIDE, SECOND_END, contours_of_image
+from deepenergy.render.contours_numba import AXIS, EDGE, FIRST_END, INSIDE, OUTSIDE, SECOND_END, contours_of_image
+from deepenergy.render.edge_points import EdgePoints
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 from deepenergy.render.seams_numba import seams_of_image
@@ -36,6 +38,7 @@ class LinearBlend:
         share: `[N]` float64.
         corners: `[N, 6]` vertices that the share depends on, flat into `B * V`; -1 after the last.
         slope: `[N, 6, 3]` derivative of the share by x, y (samples) and depth (metres) of those.
+        ends, axis, line, face: of the `EdgePoints`.
     """
 
     target: Tensor
@@ -43,11 +46,16 @@ class LinearBlend:
     share: Tensor
     corners: Tensor
     slope: Tensor
+    ends: Tensor
+    axis: Tensor
+    line: Tensor
+    face: Tensor
 
     def at(self, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]) -> Blend:
         """The blend, differentiable in the vertices that it was found for."""
         constants = (self.share, self.corners, self.slope)
-        return Blend(self.target, self.source, apply_compiled(_Shares, constants, (pixels, depth.to(pixels))))
+        share = apply_compiled(_Shares, constants, (pixels, depth.to(pixels)))
+        return Blend(self.target, self.source, share, EdgePoints(self.ends, self.axis, self.line, self.face))
 
 
 def find_blend(
@@ -79,13 +87,20 @@ def find_blend(
         return _mixed(contours, pierced, rims, triangles, xy[b], z[b], index[b], seen[b], bary[b], b)
 
     columns = zip(*in_threads(mix, [(b,) for b in range(len(xy))]), strict=True)
-    joined = [torch.from_numpy(c[0] if len(c) == 1 else np.concatenate(c)) for c in columns] or _none()
-    return LinearBlend(*joined)
+    joined = [c[0] if len(c) == 1 else np.concatenate(c) for c in columns] or _none()
+    target, source, share, corners, slope, axis, edge = joined
+    height, width = index.shape[1:]
+    beyond = np.flatnonzero(edge >= 0)
+    source[beyond] = index.size + np.arange(len(beyond))
+    axis = axis[beyond]
+    line = np.where(axis == 0, target[beyond] // width % height, target[beyond] % width)
+    points = (corners[beyond, :2], axis, line, array_of(edges.face)[edge[beyond]])
+    return LinearBlend(*(torch.from_numpy(part) for part in (target, source, share, corners, slope, *points)))
 
 
-def _none() -> list[Tensor]:
-    number, real = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
-    return [number, number, real, number.new_zeros(0, _MOST), real.new_zeros(0, _MOST, 3)]
+def _none() -> list[NDArray[Any]]:
+    number, real = np.zeros(0, np.int64), np.zeros(0)
+    return [number, number, real, np.zeros((0, _MOST), np.int64), np.zeros((0, _MOST, 3)), number, number]
 
 
 class _Shares:
@@ -165,14 +180,22 @@ def _mixed(
     depth: NDArray[np.float32],
     bary: NDArray[np.float32],
     image: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """The fields of a `LinearBlend` of one image, of the batch's places."""
+) -> tuple[
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.float64],
+    NDArray[np.int64],
+    NDArray[np.float64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+]:
+    """Of one image, of the batch's places: the first fields of a `LinearBlend`, the axis, and the edge or -1."""
     width, samples = index.shape[1], index.size
     # Gaps that have an outline, by the sample that comes first and the axis, and samples at one.
     taken, known = np.zeros((2, samples), np.bool_), np.zeros(samples, np.bool_)
     most = len(contours) + len(pierced) + 2 * len(rims)
     target, source = np.empty(most, np.int64), np.empty(most, np.int64)
-    axes, share = np.empty(most, np.int64), np.empty(most)
+    axes, edge, share = np.empty(most, np.int64), np.full(most, -1, np.int64), np.empty(most)
     corners, slope = np.full((most, _MOST), -1, np.int64), np.empty((most, _MOST, 3))
     count = 0
     for m in range(len(contours)):
@@ -181,6 +204,8 @@ def _mixed(
         corners[count, 0], corners[count, 1] = contours[m, FIRST_END], contours[m, SECOND_END]
         distance = _contour(xy, corners[count], p, q, axis, width, slope[count])
         _share(distance, p, q, axis, count, target, source, axes, share, slope)
+        if target[count] == q:
+            edge[count] = contours[m, EDGE]
         count += 1
     for m in range(len(pierced)):
         p, q, axis = pierced[m, 0], pierced[m, 1], pierced[m, 2]
@@ -193,7 +218,7 @@ def _mixed(
         distance = _meeting(xy, z, corners[count], p, q, width, slope[count])
         _share(distance, p, q, axis, count, target, source, axes, share, slope)
         count += 1
-    count = _along_the_larger(count, target, source, axes, share, corners, slope)
+    count = _along_the_larger(count, target, source, axes, share, corners, slope, edge)
     for m in range(len(rims)):
         p, q, axis = rims[m, 0], rims[m, 1], rims[m, 2]
         if known[p] or known[q]:
@@ -205,7 +230,7 @@ def _mixed(
             corners[count, :3], corners[count, 3:] = faces[index[i, j]], -1
             _cliff(xy, z, corners[count], bary[i, j], axis, 0.5 * sign if q > p else -0.5 * sign, slope[count])
             target[count], source[count] = (q, p) if sign > 0 else (p, q)
-            share[count] = 0.0
+            axes[count], edge[count], share[count] = axis, -1, 0.0
             count += 1
     target, source, corners = target[:count], source[:count], corners[:count]
     for n in range(count):
@@ -214,7 +239,7 @@ def _mixed(
         for k in range(_MOST):
             if corners[n, k] >= 0:
                 corners[n, k] += image * len(z)
-    return target, source, share[:count], corners, slope[:count]
+    return target, source, share[:count], corners, slope[:count], axes[:count], edge[:count]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -346,6 +371,7 @@ def _along_the_larger(
     share: NDArray[np.float64],
     corners: NDArray[np.int64],
     slope: NDArray[np.float64],
+    edge: NDArray[np.int64],
 ) -> int:
     """Of each target's rows keep those of the axis along which more is mixed; how many are left, moved to the front."""
     order = np.argsort(target[:count])
@@ -367,5 +393,6 @@ def _along_the_larger(
         if keep[n]:
             target[left], source[left], share[left] = target[n], source[n], share[n]
             corners[left], slope[left] = corners[n], slope[n]
+            axes[left], edge[left] = axes[n], edge[n]
             left += 1
     return left

@@ -35,12 +35,14 @@ class Crossings:
     Attributes:
         inside, outside: `[M]` flat index into `B * H * W` of P, which shows the surface, and of Q.
         ends: `[M, 2]` the edge's vertices, flat into `B * V`.
+        face: `[M]` a triangle at the edge.
         axis: `[M]` 0 where Q is beside P in its row, 1 in its column.
     """
 
     inside: Tensor
     outside: Tensor
     ends: Tensor
+    face: Tensor
     axis: Tensor
 
 
@@ -65,20 +67,21 @@ def find_crossings(
     """
     batch, height, width = fragments.face_index.shape
 
-    def one(b: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def one(b: int) -> tuple[Tensor, ...]:
         xy, z = pixels[b].detach().double(), depth[b].detach().double()
         seen = (fragments.face_index[b], fragments.depth[b])
         found = _in_image(xy, z, faces, edges, seen, 1.0 / float(focal[b]), near, cull_backfaces)
         inside, outside, edge, axis, reach = found
         kept = _farthest(inside, outside, axis, reach, height * width)
         at = b * height * width
-        ends = edges.ends[edge[kept]] + b * pixels.shape[1]
-        return inside[kept] + at, outside[kept] + at, ends, axis[kept]
+        edge = edge[kept]
+        ends = edges.ends[edge] + b * pixels.shape[1]
+        return inside[kept] + at, outside[kept] + at, ends, edges.face[edge], axis[kept]
 
     parts = [one(b) for b in range(batch)]
     if not parts:
         none = torch.zeros(0, dtype=torch.int64, device=pixels.device)
-        return Crossings(none, none, none[:, None].expand(-1, 2), none)
+        return Crossings(none, none, none[:, None].expand(-1, 2), none, none)
     return Crossings(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

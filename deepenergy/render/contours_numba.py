@@ -10,7 +10,7 @@ from deepenergy.render.contours import BEFORE, BEHIND, GAP, STEEPEST
 
 _ROOM = 1024
 # Columns of what is found.
-INSIDE, OUTSIDE, FIRST_END, SECOND_END, AXIS = range(5)
+INSIDE, OUTSIDE, FIRST_END, SECOND_END, AXIS, EDGE = range(6)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -26,7 +26,7 @@ def contours_of_image(
     near: float,
     cull_backfaces: bool,
 ) -> NDArray[np.int64]:
-    """`[M, 5]`: inside and outside (flat into the image), the edge's two vertices, and the axis; by gap.
+    """`[M, 6]`: inside and outside (flat into the image), the edge's two vertices, the axis, and the edge; by gap.
 
     Args:
         xy, z: projected vertices, in samples and metres.
@@ -82,7 +82,7 @@ def _scan(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Every crossing, and its distance from P."""
     height, width = index.shape
-    found, reach = np.empty((_ROOM, 5), np.int64), np.empty(_ROOM, np.float64)
+    found, reach = np.empty((_ROOM, 6), np.int64), np.empty(_ROOM, np.float64)
     count = 0
     for e in range(ends.shape[0]):
         if side[e] != 1 and side[e] != 2:
@@ -122,11 +122,11 @@ def _scan(
                 if depth[pi, pj] < here - BEFORE * unit or depth[pi, pj] > here + BEHIND * unit:
                     continue
                 if count == len(reach):
-                    more, farther = np.empty((2 * count, 5), np.int64), np.empty(2 * count, np.float64)
+                    more, farther = np.empty((2 * count, 6), np.int64), np.empty(2 * count, np.float64)
                     more[:count], farther[:count] = found, reach
                     found, reach = more, farther
                 found[count, 0], found[count, 1] = pi * width + pj, qi * width + qj
-                found[count, 2], found[count, 3], found[count, 4] = a, b, axis
+                found[count, 2], found[count, 3], found[count, 4], found[count, 5] = a, b, axis, e
                 reach[count] = abs(u - p)
                 count += 1
     return found[:count], reach[:count]

@@ -22,31 +22,40 @@ from deepenergy.threads import map_in_threads
 
 
 def develop(
-    samples: Float[Tensor, "b 4 h w"], blend: Blend | None, background: Float[Tensor, " 3"], supersample: int
+    samples: Float[Tensor, "b 4 h w"],
+    blend: Blend | None,
+    at_edges: Float[Tensor, "e 4"],
+    background: Float[Tensor, " 3"],
+    supersample: int,
 ) -> Float[Tensor, "b 4 h/s w/s"]:
     """The image (display-referred sRGB in [0, 1]) and its coverage.
 
     Args:
         samples: scene-linear colour, black where nothing is, and coverage.
         blend: what is mixed into samples at outlines.
+        at_edges: colour and coverage at the blend's points.
         background: scene-linear colour behind.
         supersample: samples a pixel's side.
     """
     if samples.device.type != "cpu":
-        return develop_in_torch(samples, blend, background, supersample)
+        return develop_in_torch(samples, blend, at_edges, background, supersample)
     none = torch.zeros(0, dtype=torch.int64)
     target, source = (none, none) if blend is None else (blend.target, blend.source)
     share = samples.new_zeros(0) if blend is None else blend.share.to(samples)
     constants = (target, source, background.double(), torch.tensor(supersample))
-    return apply_compiled(_Develop, constants, (samples, share))
+    return apply_compiled(_Develop, constants, (samples, share, at_edges.to(samples)))
 
 
 def develop_in_torch(
-    samples: Float[Tensor, "b 4 h w"], blend: Blend | None, background: Float[Tensor, " 3"], supersample: int
+    samples: Float[Tensor, "b 4 h w"],
+    blend: Blend | None,
+    at_edges: Float[Tensor, "e 4"],
+    background: Float[Tensor, " 3"],
+    supersample: int,
 ) -> Float[Tensor, "b 4 h/s w/s"]:
     """The same on any device."""
     if blend is not None:
-        samples = blend.over(samples)
+        samples = blend.over(samples, at_edges)
     if supersample > 1:
         samples = torch.nn.functional.avg_pool2d(samples, supersample)
     colour, mask = samples[:, :3], samples[:, 3:]
@@ -55,7 +64,10 @@ def develop_in_torch(
 
 
 class _Develop:
-    """The compiled operation, of samples and shares, given who is mixed with whom, background and samples a side."""
+    """The compiled operation, of samples, shares and colours at edges.
+
+    Given are who is mixed with whom, the background and samples a side.
+    """
 
     @staticmethod
     def compute(constants: Tensors, inputs: Tensors) -> Tensor:
@@ -65,17 +77,17 @@ class _Develop:
     @staticmethod
     def push(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
         target, source, back, side = _plain(constants)
-        samples, share = (array_of(part) for part in inputs)
+        samples, share, at_edges = (array_of(part) for part in inputs)
         linear, _ = _linear(constants, inputs)
         slope = _in_display(linear, back, True)
-        moved, changed = (array_of(part) for part in tangents)
+        moved, changed, moved_edges = (array_of(part) for part in tangents)
         out = np.empty((len(moved), *linear.shape), linear.dtype)
 
         def one(t: int) -> None:
             for b in range(len(linear)):
                 _averaged(moved[t, b], side, 0, linear.shape[2], out[t, b])
-            _mix(samples, target, source, changed[t], side, out[t])
-            _mix(moved[t], target, source, share, side, out[t])
+            _mix(samples, at_edges, target, source, changed[t], side, out[t])
+            _mix(moved[t], moved_edges[t], target, source, share, side, out[t])
             _through(slope, back, out[t])
 
         list(map_in_threads(one, range(len(moved))))
@@ -84,13 +96,14 @@ class _Develop:
     @staticmethod
     def pull(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
         target, source, back, side = _plain(constants)
-        samples, share = (array_of(part) for part in inputs)
+        samples, share, at_edges = (array_of(part) for part in inputs)
         linear, _ = _linear(constants, inputs)
         slope = _in_display(linear, back, True)
         given = array_of(cotangents)
         each = np.empty_like(given)
         to_samples = np.empty((len(given), *samples.shape), samples.dtype)
         to_share = np.empty((len(given), len(share)), share.dtype)
+        to_edges = np.zeros((len(given), *at_edges.shape), at_edges.dtype)
 
         def spread(n: int, low: int, high: int) -> None:
             t, b = divmod(n, len(samples))
@@ -98,8 +111,8 @@ class _Develop:
 
         in_threads(spread, bands(len(given) * len(samples), *linear.shape[2:]))
         for t in range(len(given)):
-            _unmix(each[t], samples, target, source, share, side, to_samples[t], to_share[t])
-        return torch.from_numpy(to_samples), torch.from_numpy(to_share)
+            _unmix(each[t], samples, at_edges, target, source, share, side, to_samples[t], to_share[t], to_edges[t])
+        return torch.from_numpy(to_samples), torch.from_numpy(to_share), torch.from_numpy(to_edges)
 
 
 def _plain(constants: Tensors) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], int]:
@@ -110,12 +123,12 @@ def _plain(constants: Tensors) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
 def _linear(constants: Tensors, inputs: Tensors) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Blended and averaged samples; the background."""
     target, source, back, side = _plain(constants)
-    samples, share = (array_of(part) for part in inputs)
+    samples, share, at_edges = (array_of(part) for part in inputs)
     batch, channels, height, width = samples.shape
     linear = np.empty((batch, channels, height // side, width // side), samples.dtype)
     rows = bands(batch, height // side, width)
     in_threads(lambda b, low, high: _averaged(samples[b], side, low, high, linear[b]), rows)
-    _mix(samples, target, source, share, side, linear)
+    _mix(samples, at_edges, target, source, share, side, linear)
     return linear, back
 
 
@@ -145,6 +158,7 @@ def _averaged(samples: NDArray[np.float32], side: int, low: int, high: int, out:
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _mix(
     samples: NDArray[np.float32],
+    at_edges: NDArray[np.float32],
     target: NDArray[np.int64],
     source: NDArray[np.int64],
     share: NDArray[np.float32],
@@ -153,13 +167,14 @@ def _mix(
 ) -> None:
     height, width = samples.shape[2:]
     plane = height * width
+    total = len(samples) * plane
     for n in range(len(target)):
         b, to, of = target[n] // plane, target[n] % plane, source[n] % plane
         i, j = to // width, to % width
         weight = share[n] / (side * side)
         for k in range(samples.shape[1]):
-            change = samples[b, k, of // width, of % width] - samples[b, k, i, j]
-            out[b, k, i // side, j // side] += weight * change
+            value = samples[b, k, of // width, of % width] if source[n] < total else at_edges[source[n] - total, k]
+            out[b, k, i // side, j // side] += weight * (value - samples[b, k, i, j])
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -252,23 +267,30 @@ def _spread(
 def _unmix(
     each: NDArray[np.float32],
     samples: NDArray[np.float32],
+    at_edges: NDArray[np.float32],
     target: NDArray[np.int64],
     source: NDArray[np.int64],
     share: NDArray[np.float32],
     side: int,
     to_samples: NDArray[np.float32],
     to_share: NDArray[np.float32],
+    to_edges: NDArray[np.float32],
 ) -> None:
-    """The transpose of `_mix`, by samples and by shares."""
+    """The transpose of `_mix`, by samples, shares and colours at edges."""
     height, width = samples.shape[2:]
     plane = height * width
+    total = len(samples) * plane
     for n in range(len(target)):
         b, to, of = target[n] // plane, target[n] % plane, source[n] % plane
         i, j, io, jo = to // width, to % width, of // width, of % width
-        total = 0.0
+        turn = 0.0
         for k in range(4):
             value = each[b, k, i // side, j // side]
-            total += value * (samples[b, k, io, jo] - samples[b, k, i, j])
-            to_samples[b, k, io, jo] += share[n] * value
+            if source[n] < total:
+                turn += value * (samples[b, k, io, jo] - samples[b, k, i, j])
+                to_samples[b, k, io, jo] += share[n] * value
+            else:
+                turn += value * (at_edges[source[n] - total, k] - samples[b, k, i, j])
+                to_edges[source[n] - total, k] += share[n] * value
             to_samples[b, k, i, j] -= share[n] * value
-        to_share[n] = total
+        to_share[n] = turn

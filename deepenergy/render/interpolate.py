@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepenergy.render.edge_points import EdgePoints
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.visibility import differentiated
 
@@ -29,6 +30,10 @@ class Surface:
     corners: Tensor
     face: Tensor
     barycentrics: Tensor
+
+    def and_then(self, other: Surface) -> Surface:
+        """Both lists as one."""
+        return Surface(*(torch.cat([getattr(self, part.name), getattr(other, part.name)]) for part in fields(self)))
 
     def interpolate(self, attribute: Float[Tensor, "b v d"]) -> Float[Tensor, "n d"]:
         """A per-vertex attribute at the points; `[V, D]` is shared by the batch."""
@@ -67,6 +72,26 @@ def surface_points(
     a, b, c = (xy[index[:, i]] - point for i in range(3))
     weights = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], 1) / depth.reshape(-1)[index]
     return Surface(where, batch, corners, face, weights / weights.sum(1, keepdim=True))
+
+
+def edge_surface(
+    points: EdgePoints,
+    pixels: Float[Tensor, "b v 2"],
+    depth: Float[Tensor, "b v"],
+    faces: Int[Tensor, "f 3"],
+    first: int,
+) -> Surface:
+    """The points as surface points of their triangles, numbered from `first`; on any device."""
+    flat, count = pixels.reshape(-1), pixels.shape[1]
+    va, vb = flat[2 * points.ends + (1 - points.axis)[:, None]].unbind(1)
+    share = (points.line + 0.5 - va) / (vb - va)
+    weight = torch.stack([1 - share, share], 1) / depth.reshape(-1)[points.ends].to(pixels)
+    weight = weight / weight.sum(1, keepdim=True)
+    batch = torch.div(points.ends[:, 0], count, rounding_mode="floor")
+    corners = faces[points.face]
+    here = corners[:, :, None] == (points.ends - count * batch[:, None])[:, None]
+    where = first + torch.arange(len(batch), device=batch.device)
+    return Surface(where, batch, corners, points.face, (here * weight[:, None]).sum(2))
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:

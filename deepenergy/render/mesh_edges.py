@@ -19,16 +19,18 @@ class MeshEdges:
     Attributes:
         ends: `[E, 2]` vertices, the lower index first.
         of_face: `[F, 3]` edge from corner 0 to 1, 1 to 2, 2 to 0 of every triangle.
+        face: `[E]` one of the triangles that meet at the edge.
         part: `[F]` int32, the connected part that a triangle belongs to.
     """
 
     ends: Tensor
     of_face: Tensor
+    face: Tensor
     part: Tensor
 
     def to(self, device: torch.device) -> MeshEdges:
         """The same on a device."""
-        return MeshEdges(self.ends.to(device), self.of_face.to(device), self.part.to(device))
+        return MeshEdges(*(part.to(device) for part in (self.ends, self.of_face, self.face, self.part)))
 
 
 def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
@@ -42,4 +44,6 @@ def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
     first, second = ends.cpu().numpy().T
     graph = coo_matrix((np.ones(len(first)), (first, second)), (span, span))
     part = torch.from_numpy(connected_components(graph, directed=False)[1]).to(faces.device)
-    return MeshEdges(ends, edge.view(-1, 3), part[faces[:, 0]])
+    triangle = torch.arange(len(faces), device=faces.device).repeat_interleave(3)
+    face = torch.zeros_like(keys).scatter_reduce_(0, edge.reshape(-1), triangle, "amax")
+    return MeshEdges(ends, edge.view(-1, 3), face, part[faces[:, 0]])

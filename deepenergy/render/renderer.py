@@ -15,8 +15,9 @@ from deepenergy.render.antialias import blend_of, outlines
 from deepenergy.render.blend import Blend
 from deepenergy.render.blend_numba import find_blend
 from deepenergy.render.develop import develop
+from deepenergy.render.edge_points import edge_colours
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.interpolate import Surface, surface_points
+from deepenergy.render.interpolate import Surface, edge_surface, surface_points
 from deepenergy.render.lighting import frontal_light
 from deepenergy.render.mesh_edges import MeshEdges, mesh_edges
 from deepenergy.render.normals import vertex_normals
@@ -92,16 +93,21 @@ class Renderer:
         faces, colour = self._faces(vertices), self.vertex_colours(vertices)
         blend = self._blend(visible, pixels, depth)
         if self._textured or vertices.device.type != "cpu":
-            surface = surface_points(visible.fragments, pixels, depth, faces)
+            surface, count = surface_points(visible.fragments, pixels, depth, faces), batch * height * width
+            if blend is not None:
+                # Points at edges are numbered after the samples.
+                surface = surface.and_then(edge_surface(blend.points, pixels, depth, faces, count))
             shaded = surface.interpolate(colour)
             if self._textured:
                 shaded = shaded * self._texels(surface, pixels)
-            flat = torch.zeros(batch * height * width, 4, dtype=shaded.dtype, device=shaded.device)
+            total = count + (0 if blend is None else len(blend.points.line))
+            flat = torch.zeros(total, 4, dtype=shaded.dtype, device=shaded.device)
             flat = flat.index_copy(0, surface.where, torch.cat([shaded, torch.ones_like(shaded[:, :1])], 1))
-            samples = flat.view(batch, height, width, 4).permute(0, 3, 1, 2)
+            samples, at_edges = flat[:count].view(batch, height, width, 4).permute(0, 3, 1, 2), flat[count:]
         else:
             samples = shade(visible.fragments, faces, pixels, depth, colour)
-        developed = develop(samples, blend, srgb_to_linear(torch.tensor(self.background)).to(samples), s)
+            at_edges = samples.new_zeros(0, 4) if blend is None else edge_colours(blend.points, pixels, depth, colour)
+        developed = develop(samples, blend, at_edges, srgb_to_linear(torch.tensor(self.background)).to(samples), s)
         return Render(developed[:, :3], developed[:, 3:], visible.fragments)
 
     def _check(self, vertices: Tensor, camera: Camera) -> None:
