@@ -2,9 +2,14 @@
 
 A place in the buffer is one integer, inverse depth above the triangle's number, so that nearest is largest and the
 inner loop has no branch: triangles of a face are as small as samples, and which of them wins cannot be predicted.
+
+Those that face the camera come first. Of the others, half of a head, most lie behind blocks of samples that are covered
+by then, and are told by a look at a few blocks. Each thread has rows of its own.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -13,7 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.bands import bands, in_threads
+from deepenergy.render.bands import in_threads
 from deepenergy.render.compiled import array_of
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.near_plane import clipped, crosses_near
@@ -22,10 +27,14 @@ from deepenergy.render.near_plane import clipped, crosses_near
 _LAST = 0xFFFFFFFF
 # Below every place in the buffer that has a triangle, and the number of none.
 _NOTHING = -1
-# Of an image, however many threads there are: each is as large as the image.
-_BUFFERS = 4
-# Triangles at a time, in turns, so that no thread has all those of the face and another all those behind.
-_TURN = 512
+# Samples along a block's side, as a power of two.
+_BLOCK = 3
+# What a thread has to have to be worth waking.
+_LEAST_TRIANGLES = 2_000
+# Of the vertices, when rows are dealt out.
+_EVERY = 8
+_Parts = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
+_NO_PARTS: _Parts = (np.empty((0, 4)), np.empty((0, 3), np.int64), np.empty(0, np.int64))
 
 
 def rasterize_numba(
@@ -43,74 +52,127 @@ def rasterize_numba(
     bary = np.empty((batch, height, width, 3), np.float32)
     z_out = np.empty((batch, height, width), np.float32)
     xy, z, triangles = array_of(pixels.detach()), array_of(depth.detach()), array_of(faces)
-    own = np.empty(0, np.int64)
-    # Where there are fewer images than threads each thread draws some triangles, into a buffer of its own.
-    pieces = len(bands(1, len(triangles), 10 * batch, per_thread=1, most=_BUFFERS)) if batch else 1
-    pieces = max(1, min(pieces, -(-torch.get_num_threads() // max(batch, 1))))
-    more = np.empty((batch, pieces - 1, height, width), np.int64)
-
-    corners = [_corners(xy[b], z[b], near) for b in range(batch)]
-
-    def draw(b: int, piece: int) -> None:
-        buffer = index[b] if piece == 0 else more[b, piece - 1]
-        _empty(buffer)
-        _draw(corners[b], triangles, own, (piece, pieces), cull_backfaces, buffer)
+    corners, cut = [], []
+    for b in range(batch):
+        whole, nearer = _corners(xy[b], z[b], near)
+        corners.append(whole)
         # Nearly always nothing comes that near.
-        parts = _cut(pixels[b], depth[b], faces, near) if piece == 0 and bool((z[b] < near).any()) else None
-        if parts is not None:
-            # What lies on the near plane may be a rounding error before it.
-            _draw(_corners(*parts[:2], 0.0), *parts[2:], (0, 1), cull_backfaces, buffer)
+        cut.append(_cut(pixels[b], depth[b], faces, near) if nearer else _NO_PARTS)
 
-    in_threads(draw, [(b, piece) for b in range(batch) for piece in range(pieces)])
+    def draw(b: int, low: int, high: int) -> None:
+        out = (index[b], bary[b], z_out[b])
+        _draw_rows(corners[b], triangles, cut[b], low, high, cull_backfaces, *out)
 
-    def resolve(b: int, low: int, high: int) -> None:
-        _resolve(corners[b], triangles, more[b], low, high, index[b], bary[b], z_out[b])
-
-    in_threads(resolve, bands(batch, height, width, per_thread=1))
+    # Where there are fewer images than threads each thread has some rows.
+    pieces = min(-(-torch.get_num_threads() // max(batch, 1)), max(1, len(triangles) // _LEAST_TRIANGLES))
+    in_threads(draw, [(b, *rows) for b in range(batch) for rows in _rows(corners[b], size, pieces)])
     return Fragments(torch.from_numpy(index), torch.from_numpy(bary), torch.from_numpy(z_out))
 
 
-def _cut(
-    pixels: Tensor, depth: Tensor, faces: Tensor, near: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] | None:
-    """Vertices, depths, triangles and whose they are: what is in front of the near plane of those that cross it."""
+def _rows(corners: NDArray[np.float64], size: tuple[int, int], pieces: int) -> list[tuple[int, int]]:
+    """First row and row after the last of pieces of the image with about as many vertices each.
+
+    They end where blocks do, so that what is found does not depend on how many there are.
+    """
+    width, height = size
+    if pieces == 1:
+        return [(0, height)]
+    total = np.cumsum(_vertices_by_block(corners, width, height))
+    wanted = np.searchsorted(total, total[-1:] * np.arange(1, pieces) / pieces) + 1
+    cuts = sorted({0, height, *np.minimum(wanted << _BLOCK, height).tolist()})
+    return list(pairwise(cuts))
+
+
+def _cut(pixels: Tensor, depth: Tensor, faces: Tensor, near: float) -> _Parts:
+    """Corners, triangles and whose they are: what is in front of the near plane of those that cross it."""
     numbers = crosses_near(depth.detach(), faces, near).nonzero()[:, 0]
-    if not numbers.numel():
-        return None
     xy, z, parts, owner = clipped(pixels.detach().double(), depth.detach().double(), faces[numbers], near)
-    return xy.numpy(), z.numpy(), parts.contiguous().numpy(), numbers[owner].numpy()
+    # What lies on the near plane may be a rounding error before it.
+    return _corners(xy.numpy(), z.numpy(), 0.0)[0], parts.contiguous().numpy(), numbers[owner].numpy()
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _corners(xy: NDArray[np.float64], z: NDArray[np.float64], near: float) -> NDArray[np.float64]:
-    """x, y and inverse depth of every vertex, and that once more, below 0 for one before the near plane or nowhere."""
-    out = np.empty((len(z), 4))
+def _corners(xy: NDArray[np.float64], z: NDArray[np.float64], near: float) -> tuple[NDArray[np.float64], bool]:
+    """x, y and inverse depth of every vertex, and that once more, below 0 for one before the near plane or nowhere.
+
+    And whether one is before the near plane.
+    """
+    out, nearer = np.empty((len(z), 4)), False
     for v in range(len(z)):
         out[v, 0], out[v, 1] = xy[v, 0], xy[v, 1]
         out[v, 2] = 1.0 / np.float64(z[v])
         # NaN compares false, so that a broken vertex drops its triangles and nothing else.
         out[v, 3] = out[v, 2] if z[v] >= near else -1.0
-    return out
+        nearer |= z[v] < near
+    return out, nearer
 
 
+@numba.njit(cache=True, nogil=True)
+def _vertices_by_block(corners: NDArray[np.float64], width: int, height: int) -> NDArray[np.int64]:
+    """How many of some vertices lie within each row of blocks."""
+    count = np.zeros(((height - 1) >> _BLOCK) + 1, np.int64)
+    for v in range(0, len(corners), _EVERY):
+        x, y = corners[v, 0], corners[v, 1]
+        if x >= 0 and x < width and y >= 0 and y < height:
+            count[int(y) >> _BLOCK] += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_rows(
+    corners: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    cut: _Parts,
+    low: int,
+    high: int,
+    cull: bool,
+    index: NDArray[np.int64],
+    bary: NDArray[np.float32],
+    depth: NDArray[np.float32],
+) -> None:
+    """Rows of one image, of a mesh and of the parts of triangles that were cut."""
+    index[low:high] = _NOTHING
+    cut_corners, cut_faces, owner = cut
+    _draw(corners, faces, owner[:0], low, high, cull, index)
+    if len(cut_faces):
+        _draw(cut_corners, cut_faces, owner, low, high, cull, index)
+    _resolve(corners, faces, low, high, index, bary, depth)
+
+
+# Indices are unsigned, since signed ones are looked at for being negative at every access.
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _draw(
     corners: NDArray[np.float64],
     faces: NDArray[np.int64],
     owner: NDArray[np.int64],
-    turns: tuple[int, int],
+    low: int,
+    high: int,
     cull: bool,
     buffer: NDArray[np.int64],
 ) -> None:
-    """Triangles of the turns `first::step` over the buffer; their numbers are those of `owner` if any."""
-    bottom, right = float(buffer.shape[0]), float(buffer.shape[1])
-    first, step = turns
-    for turn in range(first * _TURN, faces.shape[0], step * _TURN):
-        for f in range(turn, min(turn + _TURN, faces.shape[0])):
-            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    """Triangles over rows of the buffer; their numbers are those of `owner` if any."""
+    # Which triangle, the blocks that it may touch (first and last, in rows and columns) and the bits of its greatest
+    # inverse depth.
+    later = np.empty((len(faces), 4), np.int32)
+    top, bottom, right = float(low), float(high), float(buffer.shape[1])
+    owned = len(owner) > 0
+    count = np.uint64(0)
+    farthest = np.empty((0, 0), np.int64)
+    for turn in range(2):
+        if turn == 1:
+            if count == np.uint64(0):
+                return
+            farthest = _farthest(buffer[low:high])
+        for n in range(np.uint64(len(faces)) if turn == 0 else count):
+            f = n
+            if turn == 1:
+                if _hidden(farthest, later[n, 1], later[n, 2], later[n, 3]):
+                    continue
+                f = np.uint64(later[n, 0])
+            a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
             # Held to the image before they become integers, which a vertex far away would overflow.
             ay, by, cy = corners[a, 1], corners[b, 1], corners[c, 1]
-            i0, i1 = np.ceil(max(min(ay, by, cy), 0.0) - 0.5), np.floor(min(max(ay, by, cy), bottom) - 0.5)
+            i0, i1 = np.ceil(max(min(ay, by, cy), top) - 0.5), np.floor(min(max(ay, by, cy), bottom) - 0.5)
             if not i0 <= i1:
                 continue
             ax, bx, cx = corners[a, 0], corners[b, 0], corners[c, 0]
@@ -119,7 +181,16 @@ def _draw(
             if not (j0 <= j1 and min(inv_a, inv_b, inv_c) > 0):
                 continue
             area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-            if not (abs(area) > 1e-12) or (cull and area > 0):
+            if not (abs(area) > 1e-12):
+                continue
+            if turn == 0 and area > 0:
+                if not cull:
+                    later[count, 0] = f
+                    later[count, 1] = _first_and_last(int(i0) - low, int(i1) - low)
+                    later[count, 2] = _first_and_last(int(j0), int(j1))
+                    # At the samples it may be a rounding error more.
+                    later[count, 3] = np.float32(max(inv_a, inv_b, inv_c) * 1.000001).view(np.int32)
+                    count += np.uint64(1)
                 continue
             if area < 0:
                 bx, by, inv_b, cx, cy, inv_c = cx, cy, inv_c, bx, by, inv_b
@@ -127,18 +198,19 @@ def _draw(
             up, over, scale = inv_b - inv_a, inv_c - inv_a, 1.0 / abs(area)
             by_x = (up * (cy - ay) - over * (by - ay)) * scale
             by_y = (over * (bx - ax) - up * (cx - ax)) * scale
-            number = np.int64(_LAST - (owner[f] if len(owner) else f))
+            number = np.int64(_LAST - (owner[f] if owned else np.int64(f)))
             # Each edge by itself, so that two triangles that share one get the same of opposite sign, and no sample is
             # missed between them.
             xa, ya, ka = by - cy, cx - bx, bx * cy - by * cx
             xb, yb, kb = cy - ay, ax - cx, cx * ay - cy * ax
             xc, yc, kc = ay - by, bx - ax, ax * by - ay * bx
             at_0 = inv_a - by_y * ay - by_x * ax
-            for i in range(int(i0), int(i1) + 1):
-                y = i + 0.5
+            first, after = np.uint64(int(j0)), np.uint64(int(j1) + 1)
+            y = i0 + 0.5
+            for i in range(np.uint64(int(i0)), np.uint64(int(i1) + 1)):
                 ra, rb, rc, here = ya * y + ka, yb * y + kb, yc * y + kc, by_y * y + at_0
-                for j in range(int(j0), int(j1) + 1):
-                    x = j + 0.5
+                x = j0 + 0.5
+                for j in range(first, after):
                     # In bits, since a branch would be guessed wrongly every third time: all of them set, which is
                     # nothing, where the least is below 0 (and -0 is not).
                     least = np.float64(min(xa * x + ra, xb * x + rb, xc * x + rc) + 0.0)
@@ -147,50 +219,73 @@ def _draw(
                     key = (np.int64(inverse.view(np.int32)) << 32) | number | outside
                     less = buffer[i, j] - key
                     buffer[i, j] -= less & (less >> 63)
+                    x += 1.0
+                y += 1.0
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _first_and_last(low: int, high: int) -> int:
+    """The blocks of the first and of the last of some rows or columns, as one number."""
+    return (low >> _BLOCK << 16) | (high >> _BLOCK)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _hidden(farthest: NDArray[np.int64], rows: int, columns: int, nearest: int) -> bool:
+    """Whether every block is covered by what is nearer than that; as `later` has them in `_draw`."""
+    key = (np.int64(nearest) << 32) | _LAST
+    for i in range(np.uint64(rows >> 16), np.uint64((rows & 0xFFFF) + 1)):
+        for j in range(np.uint64(columns >> 16), np.uint64((columns & 0xFFFF) + 1)):
+            if farthest[i, j] < key:
+                return False
+    return True
 
 
 @numba.njit(cache=True, nogil=True)
-def _empty(buffer: NDArray[np.int64]) -> None:
-    buffer[:] = _NOTHING
+def _farthest(buffer: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The farthest of every block: the least of its places in the buffer."""
+    height, width = buffer.shape
+    out = np.empty((((height - 1) >> _BLOCK) + 1, ((width - 1) >> _BLOCK) + 1), np.int64)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            least = buffer[i << _BLOCK, j << _BLOCK]
+            for y in range(i << _BLOCK, min((i + 1) << _BLOCK, height)):
+                for x in range(j << _BLOCK, min((j + 1) << _BLOCK, width)):
+                    least = min(least, buffer[y, x])
+            out[i, j] = least
+    return out
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _resolve(
     corners: NDArray[np.float64],
     faces: NDArray[np.int64],
-    more: NDArray[np.int64],
     low: int,
     high: int,
     index: NDArray[np.int64],
     bary: NDArray[np.float32],
     depth: NDArray[np.float32],
 ) -> None:
-    """Number, barycentrics and depth of what won in the buffers, `index` among them; it may reach behind the camera.
+    """Number, barycentrics and depth of what won in the buffer, `index`; it may reach behind the camera.
 
     Where nothing did, `index` says so already.
     """
-    last, ia, ib, ic = -1, 0.0, 0.0, 0.0
-    ax, ay, bx, by, cx, cy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(low, high):
-        y = i + 0.5
-        for j in range(index.shape[1]):
+    for i in range(np.uint64(low), np.uint64(high)):
+        y, x = np.float64(i) + 0.5, -0.5
+        for j in range(np.uint64(index.shape[1])):
+            x += 1.0
             best = index[i, j]
-            for n in range(more.shape[0]):
-                best = max(best, more[n, i, j])
             if best == _NOTHING:
                 bary[i, j, 0], bary[i, j, 1], bary[i, j, 2], depth[i, j] = 0, 0, 0, 0
                 continue
-            f, x = _LAST - (best & _LAST), j + 0.5
-            if f != last:
-                last, a, b, c = f, faces[f, 0], faces[f, 1], faces[f, 2]
-                ax, ay, ia = corners[a, 0], corners[a, 1], corners[a, 2]
-                bx, by, ib = corners[b, 0], corners[b, 1], corners[b, 2]
-                cx, cy, ic = corners[c, 0], corners[c, 1], corners[c, 2]
-            ea, da, eb, db, ec, dc = ax - x, ay - y, bx - x, by - y, cx - x, cy - y
+            f = np.uint64(_LAST - (best & _LAST))
+            a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
+            ea, da, ia = corners[a, 0] - x, corners[a, 1] - y, corners[a, 2]
+            eb, db, ib = corners[b, 0] - x, corners[b, 1] - y, corners[b, 2]
+            ec, dc, ic = corners[c, 0] - x, corners[c, 1] - y, corners[c, 2]
             wa, wb, wc = eb * dc - db * ec, ec * da - dc * ea, ea * db - da * eb
             area = wa + wb + wc
             wa, wb, wc = wa * ia, wb * ib, wc * ic
             share = 1.0 / (wa + wb + wc)
-            index[i, j] = f
+            index[i, j] = np.int64(f)
             bary[i, j, 0], bary[i, j, 1], bary[i, j, 2] = wa * share, wb * share, wc * share
             depth[i, j] = area * share
