@@ -31,8 +31,9 @@ _NOTHING = -1
 _BLOCK = 3
 # What a thread has to have to be worth waking.
 _LEAST_TRIANGLES = 2_000
-# Of the vertices, when rows are dealt out.
-_EVERY = 8
+# When rows are dealt out: the vertices that are looked at, and the work that a sample is beside a vertex and all its
+# triangles.
+_EVERY, _SAMPLE_PER_VERTEX = 8, 0.15
 _Parts = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 _NO_PARTS: _Parts = (np.empty((0, 4)), np.empty((0, 3), np.int64), np.empty(0, np.int64))
 
@@ -65,22 +66,9 @@ def rasterize_numba(
 
     # Where there are fewer images than threads each thread has some rows.
     pieces = min(-(-torch.get_num_threads() // max(batch, 1)), max(1, len(triangles) // _LEAST_TRIANGLES))
-    in_threads(draw, [(b, *rows) for b in range(batch) for rows in _rows(corners[b], size, pieces)])
+    cuts = [_cuts(corners[b], width, height, pieces) if pieces > 1 else [0, height] for b in range(batch)]
+    in_threads(draw, [(b, *rows) for b in range(batch) for rows in pairwise(cuts[b])])
     return Fragments(torch.from_numpy(index), torch.from_numpy(bary), torch.from_numpy(z_out))
-
-
-def _rows(corners: NDArray[np.float64], size: tuple[int, int], pieces: int) -> list[tuple[int, int]]:
-    """First row and row after the last of pieces of the image with about as many vertices each.
-
-    They end where blocks do, so that what is found does not depend on how many there are.
-    """
-    width, height = size
-    if pieces == 1:
-        return [(0, height)]
-    total = np.cumsum(_vertices_by_block(corners, width, height))
-    wanted = np.searchsorted(total, total[-1:] * np.arange(1, pieces) / pieces) + 1
-    cuts = sorted({0, height, *np.minimum(wanted << _BLOCK, height).tolist()})
-    return list(pairwise(cuts))
 
 
 def _cut(pixels: Tensor, depth: Tensor, faces: Tensor, near: float) -> _Parts:
@@ -107,15 +95,29 @@ def _corners(xy: NDArray[np.float64], z: NDArray[np.float64], near: float) -> tu
     return out, nearer
 
 
-@numba.njit(cache=True, nogil=True)
-def _vertices_by_block(corners: NDArray[np.float64], width: int, height: int) -> NDArray[np.int64]:
-    """How many of some vertices lie within each row of blocks."""
-    count = np.zeros(((height - 1) >> _BLOCK) + 1, np.int64)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _cuts(corners: NDArray[np.float64], width: int, height: int, pieces: int) -> list[int]:
+    """First row of each of some pieces of the image that are about as much work, and the image's height.
+
+    They begin where blocks do, so that what is found does not depend on how many there are.
+    """
+    count = ((height - 1) >> _BLOCK) + 1
+    work, left, right = np.zeros(count), np.full(count, float(width)), np.zeros(count)
     for v in range(0, len(corners), _EVERY):
         x, y = corners[v, 0], corners[v, 1]
         if x >= 0 and x < width and y >= 0 and y < height:
-            count[int(y) >> _BLOCK] += 1
-    return count
+            n = int(y) >> _BLOCK
+            work[n] += _EVERY
+            left[n], right[n] = min(left[n], x), max(right[n], x)
+    for n in range(count):
+        work[n] += _SAMPLE_PER_VERTEX * max(right[n] - left[n], 0.0) * (1 << _BLOCK)
+    cuts, done, total = [0], 0.0, work.sum()
+    for n in range(count - 1):
+        done += work[n]
+        if done * pieces >= total * len(cuts) > 0:
+            cuts.append((n + 1) << _BLOCK)
+    cuts.append(height)
+    return cuts
 
 
 @numba.njit(cache=True, nogil=True)
