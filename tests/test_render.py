@@ -14,7 +14,7 @@ from scipy.spatial import Delaunay
 from torch import Tensor
 
 from deepenergy import Camera, Rig
-from deepenergy.render import Renderer, rasterize
+from deepenergy.render import Renderer, rasterize, rasterize_numba
 from deepenergy.render.interpolate import surface_points
 from deepenergy.render.lighting import frontal_light, sh_basis, sh_shade
 from deepenergy.render.normals import vertex_normals
@@ -80,6 +80,51 @@ def test_torch_and_numba_see_the_same(seed: int, triangles: int) -> None:
     assert torch.equal(a.face_index, b.face_index)
     torch.testing.assert_close(a.barycentrics, b.barycentrics, atol=1e-4, rtol=0)
     torch.testing.assert_close(a.depth, b.depth, atol=1e-4, rtol=0)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 100_000), st.booleans(), st.integers(1, 5))
+def test_torch_and_numba_see_the_same_through_many_layers(seed: int, turned: bool, threads: int) -> None:
+    """A sheet that faces one way, with holes, and thousands of small triangles before, in and behind it."""
+    generator = torch.Generator().manual_seed(seed)
+    size, count = (83, 61), 6000
+    centre = torch.rand(count, 1, 2, generator=generator) * torch.tensor(size)
+    small = centre + 2 * torch.randn(count, 3, 2, generator=generator)
+    near_one = 1 + 0.1 * torch.randn(count, 3, generator=generator)
+    x, y = torch.meshgrid(torch.linspace(-3, 86, 8), torch.linspace(-3, 64, 7), indexing="xy")
+    corner = (torch.arange(6)[:, None] * 8 + torch.arange(7)).reshape(-1, 1)
+    sheet = torch.cat([corner + torch.tensor(k) for k in ([0, 1, 9], [0, 9, 8])])
+    sheet = sheet[torch.rand(len(sheet), generator=generator) > 0.1]
+    sheet = sheet.flip(1) if turned else sheet
+    pixels = torch.cat([small.reshape(-1, 2), torch.stack([x, y], -1).reshape(-1, 2)])[None]
+    depth = torch.cat([near_one.reshape(-1), torch.ones(56)])[None]
+    faces = torch.cat([torch.arange(3 * count).view(-1, 3), sheet + 3 * count])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        a = rasterize(pixels, depth, faces, size, backend="numba")
+    finally:
+        torch.set_num_threads(before)
+    b = rasterize(pixels, depth, faces, size, backend="torch")
+    assert torch.equal(a.face_index, b.face_index)
+    torch.testing.assert_close(a.depth, b.depth, atol=1e-4, rtol=0)
+    # Of those behind the sheet some are seen through its holes, most are not.
+    seen = a.face_index[(a.face_index >= 0) & (a.face_index < count)].unique()
+    assert 1000 < len(seen) < 5000
+
+
+def test_what_lies_behind_a_block_is_told() -> None:
+    """Blocks of 8 x 8 samples; the second has a hole."""
+    places = np.full((11, 20), (2 << 32) | 5, np.int64)
+    places[9, 11] = -1
+    farthest = rasterize_numba._farthest(places)
+    assert farthest.shape == (2, 3) and farthest[1, 1] == -1
+    behind, before = 1, 3
+    rows, columns = rasterize_numba._first_and_last(0, 7), rasterize_numba._first_and_last(3, 19)
+    assert (rows, columns) == (0, 2)
+    assert rasterize_numba._hidden(farthest, rows, columns, behind)
+    assert not rasterize_numba._hidden(farthest, rows, columns, before)
+    assert not rasterize_numba._hidden(farthest, rasterize_numba._first_and_last(0, 8), columns, behind)
 
 
 def test_memory_limit_does_not_change_the_torch_result(monkeypatch: pytest.MonkeyPatch) -> None:
