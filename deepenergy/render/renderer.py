@@ -86,29 +86,39 @@ class Renderer:
             ValueError: vertices of another mesh, or cameras of another number than meshes.
         """
         self._check(vertices, camera)
-        batch, s = vertices.shape[0], self.supersample
-        width, height = camera.width * s, camera.height * s
         vertices = vertices.float()
         pixels, depth, visible = self._look(vertices, camera)
-        faces, colour = self._faces(vertices), self.vertex_colours(vertices)
         blend = self._blend(visible, pixels, depth)
-        if self._textured or vertices.device.type != "cpu":
-            surface, count = surface_points(visible.fragments, pixels, depth, faces), batch * height * width
-            if blend is not None:
-                # Points at edges are numbered after the samples.
-                surface = surface.and_then(edge_surface(blend.points, pixels, depth, faces, count))
-            shaded = surface.interpolate(colour)
-            if self._textured:
-                shaded = shaded * self._texels(surface, pixels)
-            total = count + (0 if blend is None else len(blend.points.line))
-            flat = torch.zeros(total, 4, dtype=shaded.dtype, device=shaded.device)
-            flat = flat.index_copy(0, surface.where, torch.cat([shaded, torch.ones_like(shaded[:, :1])], 1))
-            samples, at_edges = flat[:count].view(batch, height, width, 4).permute(0, 3, 1, 2), flat[count:]
-        else:
-            samples = shade(visible.fragments, faces, pixels, depth, colour)
-            at_edges = samples.new_zeros(0, 4) if blend is None else edge_colours(blend.points, pixels, depth, colour)
-        developed = develop(samples, blend, at_edges, srgb_to_linear(torch.tensor(self.background)).to(samples), s)
+        samples, at_edges = self._shade(visible.fragments, blend, pixels, depth, vertices)
+        behind = srgb_to_linear(torch.tensor(self.background)).to(samples)
+        developed = develop(samples, blend, at_edges, behind, self.supersample)
         return Render(developed[:, :3], developed[:, 3:], visible.fragments)
+
+    def _shade(
+        self,
+        fragments: Fragments,
+        blend: Blend | None,
+        pixels: Float[Tensor, "b v 2"],
+        depth: Float[Tensor, "b v"],
+        vertices: Float[Tensor, "b v 3"],
+    ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "e 4"]]:
+        """Scene-linear colour and coverage of the samples, and of the points at edges that are mixed into them."""
+        faces, colour = self._faces(vertices), self.vertex_colours(vertices)
+        if not self._textured and vertices.device.type == "cpu":
+            samples = shade(fragments, faces, pixels, depth, colour)
+            none = samples.new_zeros(0, 4)
+            return samples, none if blend is None else edge_colours(blend.points, pixels, depth, colour)
+        surface, count, points = surface_points(fragments, pixels, depth, faces), fragments.face_index.numel(), 0
+        if blend is not None:
+            # Points at edges are numbered after the samples.
+            surface = surface.and_then(edge_surface(blend.points, pixels, depth, faces, count))
+            points = len(blend.points.line)
+        shaded = surface.interpolate(colour)
+        if self._textured:
+            shaded = shaded * self._texels(surface, pixels)
+        flat = torch.zeros(count + points, 4, dtype=shaded.dtype, device=shaded.device)
+        flat = flat.index_copy(0, surface.where, torch.cat([shaded, torch.ones_like(shaded[:, :1])], 1))
+        return flat[:count].view(*fragments.face_index.shape, 4).permute(0, 3, 1, 2), flat[count:]
 
     def _check(self, vertices: Tensor, camera: Camera) -> None:
         # Compiled code reads and writes wherever the faces point to.
