@@ -27,8 +27,8 @@ from deepenergy.render import Renderer, rasterize
 from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.render.rasterize_pytorch3d import load_pytorch3d, to_ndc
 
-# At least as many runs, and for as many seconds: what takes 2 ms is else measured within 40 ms, which are those in which
-# torch's second thread still spins from what came before.
+# At least as many runs, and for as many seconds: what takes 2 ms would be measured within 40 ms, in which torch's other
+# thread still spins from what came before.
 REPEATS, SECONDS = 21, 0.5
 FRAME, TANGENTS, BATCH = 40, 60, 8
 
