@@ -206,6 +206,14 @@ def test_boundary_derivatives_against_central_differences(scene: Callable[[], Sc
     assert mean_error(False) > 0.1
 
 
+def test_every_edge_knows_a_whole_triangle_at_it() -> None:
+    faces = torch.tensor([[7, 8, 9], [0, 1, 2], [2, 1, 3], [1, 2, 2], [4, 4, 5]])
+    edges = mesh_edges(faces)
+    known = dict(zip(map(tuple, edges.ends.tolist()), edges.face.tolist(), strict=True))
+    assert known[1, 2] == 2 and known[0, 1] == 1 and known[1, 3] == 2
+    assert known[4, 5] == known[2, 2] == 0
+
+
 @pytest.mark.parametrize("textured", [False, True])
 @pytest.mark.parametrize("along", [0, 1])
 def test_a_rim_that_darkens_within_a_sample_moves_continuously(textured: bool, along: int) -> None:

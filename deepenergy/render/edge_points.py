@@ -102,7 +102,7 @@ def _plain(constants: Tensors, inputs: Tensors) -> _Plain:
 def _weights(
     pixels: NDArray[np.float32], depth: NDArray[np.float32], a: int, b: int, across: int, line: int
 ) -> tuple[float, float, float, float]:
-    """Of the two ends, summing to 1; their share times each other over those along the image, and 1 / (v_b - v_a)."""
+    """Of the two ends, summing to 1; by what they were multiplied for that; and 1 / (v_b - v_a)."""
     va = np.float64(pixels[a, across])
     span = 1.0 / (pixels[b, across] - va)
     share = (line + 0.5 - va) * span

@@ -19,7 +19,7 @@ class MeshEdges:
     Attributes:
         ends: `[E, 2]` vertices, the lower index first.
         of_face: `[F, 3]` edge from corner 0 to 1, 1 to 2, 2 to 0 of every triangle.
-        face: `[E]` one of the triangles that meet at the edge.
+        face: `[E]` one of the triangles with three different corners that meet at the edge; 0 where there is none.
         part: `[F]` int32, the connected part that a triangle belongs to.
     """
 
@@ -44,6 +44,7 @@ def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
     first, second = ends.cpu().numpy().T
     graph = coo_matrix((np.ones(len(first)), (first, second)), (span, span))
     part = torch.from_numpy(connected_components(graph, directed=False)[1]).to(faces.device)
-    triangle = torch.arange(len(faces), device=faces.device).repeat_interleave(3)
-    face = torch.zeros_like(keys).scatter_reduce_(0, edge.reshape(-1), triangle, "amax")
+    whole = (faces != faces.roll(-1, 1)).all(1)
+    triangle = torch.arange(len(faces), device=faces.device) * whole
+    face = torch.zeros_like(keys).scatter_reduce_(0, edge.reshape(-1), triangle.repeat_interleave(3), "amax")
     return MeshEdges(ends, edge.view(-1, 3), face, part[faces[:, 0]])
