@@ -167,6 +167,23 @@ def test_broken_and_hidden_triangles_are_left_out() -> None:
         assert int(found.face_index.max()) == -1
 
 
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_triangles_and_depths_of_another_mesh_are_refused(backend: Backend) -> None:
+    depth, faces = torch.ones(1, 3), torch.tensor([[0, 1, 2]])
+    for pixels, z, triangles in (
+        (TRIANGLE, torch.ones(1, 4), faces),
+        (TRIANGLE[0], depth, faces),
+        (TRIANGLE, depth[0], faces),
+        (TRIANGLE, depth, faces[0]),
+    ):
+        with pytest.raises(ValueError, match=r"found shapes .*expected \[B, V, 2\], \[B, V\] and \[F, 3\]"):
+            rasterize(pixels, z, triangles, (8, 8), backend=backend)
+    for wrong in (-1, 3):
+        message = rf"found vertices {min(wrong, 0)}\.\.{max(wrong, 2)}; expected 0\.\.2"
+        with pytest.raises(ValueError, match=message):
+            rasterize(TRIANGLE, depth, torch.tensor([[0, 1, 2], [0, 1, wrong]]), (8, 8))
+
+
 def test_unknown_backend() -> None:
     with pytest.raises(ValueError, match="expected 'auto', 'numba' or 'torch'"):
         rasterize(TRIANGLE, torch.ones(1, 3), torch.tensor([[0, 1, 2]]), (16, 16), backend="cuda")  # type: ignore[arg-type]

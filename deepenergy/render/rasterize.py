@@ -37,8 +37,13 @@ def rasterize(
         cull_backfaces: leave out triangles that are seen from behind, clockwise in the image.
 
     Raises:
-        ValueError: an unknown backend, a near plane not in front, or numba asked for tensors that are not on the CPU.
+        ValueError: an unknown backend, a near plane not in front, wrong shapes, triangles of vertices there are not,
+            or numba asked for tensors that are not on the CPU.
     """
+    batch, count = depth.shape if depth.dim() == 2 else (-1, -1)
+    if pixels.shape != (batch, count, 2) or faces.dim() != 2 or faces.shape[1] != 3:
+        found = ", ".join(str(tuple(part.shape)) for part in (pixels, depth, faces))
+        raise ValueError(f"pixels, depth, faces: found shapes {found}; expected [B, V, 2], [B, V] and [F, 3]")
     if backend not in get_args(Backend):
         raise ValueError(f"backend: found {backend!r}; expected 'auto', 'numba' or 'torch' (ours), or 'pytorch3d'")
     if not near > 0:

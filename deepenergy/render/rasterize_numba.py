@@ -53,6 +53,9 @@ def rasterize_numba(
     bary = np.empty((batch, height, width, 3), np.float32)
     z_out = np.empty((batch, height, width), np.float32)
     xy, z, triangles = array_of(pixels.detach()), array_of(depth.detach()), array_of(faces)
+    if _any_beyond(triangles, pixels.shape[1]):
+        found = f"{triangles.min()}..{triangles.max()}"
+        raise ValueError(f"faces: found vertices {found}; expected 0..{pixels.shape[1] - 1}, those of the mesh")
     corners, cut = [], []
     for b in range(batch):
         whole, nearer = _corners(xy[b], z[b], near)
@@ -77,6 +80,16 @@ def _cut(pixels: Tensor, depth: Tensor, faces: Tensor, near: float) -> _Parts:
     xy, z, parts, owner = clipped(pixels.detach().double(), depth.detach().double(), faces[numbers], near)
     # What lies on the near plane may be a rounding error before it.
     return _corners(xy.numpy(), z.numpy(), 0.0)[0], parts.contiguous().numpy(), numbers[owner].numpy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _any_beyond(faces: NDArray[np.int64], count: int) -> bool:
+    """Whether a triangle has a vertex that there is not: compiled code would read it all the same."""
+    found = False
+    for f in range(len(faces)):
+        for k in range(3):
+            found |= (faces[f, k] < 0) | (faces[f, k] >= count)
+    return found
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
