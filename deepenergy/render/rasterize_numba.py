@@ -53,9 +53,6 @@ def rasterize_numba(
     bary = np.empty((batch, height, width, 3), np.float32)
     z_out = np.empty((batch, height, width), np.float32)
     xy, z, triangles = array_of(pixels.detach()), array_of(depth.detach()), array_of(faces)
-    if _any_beyond(triangles, pixels.shape[1]):
-        found = f"{triangles.min()}..{triangles.max()}"
-        raise ValueError(f"faces: found vertices {found}; expected 0..{pixels.shape[1] - 1}, those of the mesh")
     corners, cut = [], []
     for b in range(batch):
         whole, nearer = _corners(xy[b], z[b], near)
@@ -63,14 +60,17 @@ def rasterize_numba(
         # Nearly always nothing comes that near.
         cut.append(_cut(pixels[b], depth[b], faces, near) if nearer else _NO_PARTS)
 
-    def draw(b: int, low: int, high: int) -> None:
+    def draw(b: int, low: int, high: int) -> bool:
         out = (index[b], bary[b], z_out[b])
-        _draw_rows(corners[b], triangles, cut[b], low, high, cull_backfaces, *out)
+        return _draw_rows(corners[b], triangles, cut[b], low, high, cull_backfaces, *out)
 
     # Where there are fewer images than threads each thread has some rows.
     pieces = min(-(-torch.get_num_threads() // max(batch, 1)), max(1, len(triangles) // _LEAST_TRIANGLES))
     cuts = [_cuts(corners[b], width, height, pieces) if pieces > 1 else [0, height] for b in range(batch)]
-    in_threads(draw, [(b, *rows) for b in range(batch) for rows in pairwise(cuts[b])])
+    good = in_threads(draw, [(b, *rows) for b in range(batch) for rows in pairwise(cuts[b])])
+    if not all(good):
+        found = f"{triangles.min()}..{triangles.max()}"
+        raise ValueError(f"faces: found vertices {found}; expected 0..{pixels.shape[1] - 1}, those of the mesh")
     return Fragments(torch.from_numpy(index), torch.from_numpy(bary), torch.from_numpy(z_out))
 
 
@@ -80,16 +80,6 @@ def _cut(pixels: Tensor, depth: Tensor, faces: Tensor, near: float) -> _Parts:
     xy, z, parts, owner = clipped(pixels.detach().double(), depth.detach().double(), faces[numbers], near)
     # What lies on the near plane may be a rounding error before it.
     return _corners(xy.numpy(), z.numpy(), 0.0)[0], parts.contiguous().numpy(), numbers[owner].numpy()
-
-
-@numba.njit(cache=True, nogil=True)
-def _any_beyond(faces: NDArray[np.int64], count: int) -> bool:
-    """Whether a triangle has a vertex that there is not: compiled code would read it all the same."""
-    found = False
-    for f in range(len(faces)):
-        for k in range(3):
-            found |= (faces[f, k] < 0) | (faces[f, k] >= count)
-    return found
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -144,14 +134,16 @@ def _draw_rows(
     index: NDArray[np.int64],
     bary: NDArray[np.float32],
     depth: NDArray[np.float32],
-) -> None:
-    """Rows of one image, of a mesh and of the parts of triangles that were cut."""
+) -> bool:
+    """Rows of one image, of a mesh and of the parts of triangles that were cut; whether all of these have vertices."""
     index[low:high] = _NOTHING
     cut_corners, cut_faces, owner = cut
-    _draw(corners, faces, owner[:0], low, high, cull, index)
+    if not _draw(corners, faces, owner[:0], low, high, cull, index):
+        return False
     if len(cut_faces):
         _draw(cut_corners, cut_faces, owner, low, high, cull, index)
     _resolve(corners, faces, low, high, index, bary, depth)
+    return True
 
 
 # Indices are unsigned, since signed ones are looked at for being negative at every access.
@@ -164,19 +156,22 @@ def _draw(
     high: int,
     cull: bool,
     buffer: NDArray[np.int64],
-) -> None:
-    """Triangles over rows of the buffer; their numbers are those of `owner` if any."""
+) -> bool:
+    """Triangles over rows of the buffer; their numbers are those of `owner` if any.
+
+    False, and nothing more is drawn, for a triangle of a vertex that there is not.
+    """
     # Which triangle, the blocks that it may touch (first and last, in rows and columns) and the bits of its greatest
     # inverse depth.
     later = np.empty((len(faces), 4), np.int32)
     top, bottom, right = float(low), float(high), float(buffer.shape[1])
-    owned = len(owner) > 0
+    owned, vertices = len(owner) > 0, np.uint64(len(corners))
     count = np.uint64(0)
     farthest = np.empty((0, 0), np.int64)
     for turn in range(2):
         if turn == 1:
             if count == np.uint64(0):
-                return
+                return True
             farthest = _farthest(buffer[low:high])
         for n in range(np.uint64(len(faces)) if turn == 0 else count):
             f = n
@@ -185,6 +180,8 @@ def _draw(
                     continue
                 f = np.uint64(later[n, 0])
             a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
+            if max(a, b, c) >= vertices:
+                return False
             # Held to the image before they become integers, which a vertex far away would overflow.
             ay, by, cy = corners[a, 1], corners[b, 1], corners[c, 1]
             i0, i1 = np.ceil(max(min(ay, by, cy), top) - 0.5), np.floor(min(max(ay, by, cy), bottom) - 0.5)
@@ -236,6 +233,7 @@ def _draw(
                     buffer[i, j] -= less & (less >> 63)
                     x += 1.0
                 y += 1.0
+    return True
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
