@@ -61,7 +61,7 @@ class _Colours:
     def compute(constants: Tensors, inputs: Tensors) -> Tensor:
         given = _plain(constants, inputs)
         out = np.empty((len(constants[0]), 4), given[-1].dtype)
-        _compute(*given, out)
+        _compute(given, out)
         return torch.from_numpy(out)
 
     @staticmethod
@@ -69,7 +69,7 @@ class _Colours:
         # Vertices of the batch in one row.
         moved, deeper, tinted = (array_of(part.flatten(1, 2)) for part in tangents)
         out = np.empty((len(moved), len(constants[0]), 4), moved.dtype)
-        _push(*_plain(constants, inputs), moved, deeper, tinted, out)
+        _push(_plain(constants, inputs), moved, deeper, tinted, out)
         return torch.from_numpy(out)
 
     @staticmethod
@@ -77,7 +77,7 @@ class _Colours:
         given = array_of(cotangents)
         found = [np.zeros((len(given), *part.shape), given.dtype) for part in inputs]
         to_pixels, to_depth, to_colour = (part.reshape(len(given), -1, *part.shape[3:]) for part in found)
-        _pull(*_plain(constants, inputs), given, to_pixels, to_depth, to_colour)
+        _pull(_plain(constants, inputs), given, to_pixels, to_depth, to_colour)
         return tuple(torch.from_numpy(part) for part in found)
 
 
@@ -112,15 +112,8 @@ def _weights(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _compute(
-    ends: NDArray[np.int64],
-    axis: NDArray[np.int64],
-    line: NDArray[np.int64],
-    pixels: NDArray[np.float32],
-    depth: NDArray[np.float32],
-    colour: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
+def _compute(plain: _Plain, out: NDArray[np.float32]) -> None:
+    ends, axis, line, pixels, depth, colour = plain
     for e in range(len(ends)):
         a, b = ends[e, 0], ends[e, 1]
         wa, wb, _, _ = _weights(pixels, depth, a, b, 1 - axis[e], line[e])
@@ -131,17 +124,13 @@ def _compute(
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _push(
-    ends: NDArray[np.int64],
-    axis: NDArray[np.int64],
-    line: NDArray[np.int64],
-    pixels: NDArray[np.float32],
-    depth: NDArray[np.float32],
-    colour: NDArray[np.float32],
+    plain: _Plain,
     moved: NDArray[np.float32],
     deeper: NDArray[np.float32],
     tinted: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
+    ends, axis, line, pixels, depth, colour = plain
     for t in range(len(out)):
         for e in range(len(ends)):
             a, b, across = ends[e, 0], ends[e, 1], 1 - axis[e]
@@ -157,17 +146,13 @@ def _push(
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _pull(
-    ends: NDArray[np.int64],
-    axis: NDArray[np.int64],
-    line: NDArray[np.int64],
-    pixels: NDArray[np.float32],
-    depth: NDArray[np.float32],
-    colour: NDArray[np.float32],
+    plain: _Plain,
     given: NDArray[np.float32],
     to_pixels: NDArray[np.float32],
     to_depth: NDArray[np.float32],
     to_colour: NDArray[np.float32],
 ) -> None:
+    ends, axis, line, pixels, depth, colour = plain
     for t in range(len(given)):
         for e in range(len(ends)):
             a, b, across = ends[e, 0], ends[e, 1], 1 - axis[e]
