@@ -19,11 +19,11 @@ from torch import Tensor
 from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import TruthShot
-from deepenergy.appearance import VIEW_FRAMES, choose_frames, skin_psnr
+from deepenergy.appearance.shot import VIEW_FRAMES, choose_frames, skin_psnr
 from deepenergy.camera import Camera
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer
-from deepenergy.render.appearance import estimate_appearance
+from deepenergy.appearance.estimate import estimate_appearance
 from deepenergy.render.occlusion import ambient_occlusion
 
 CAMERAS = ("left", "right")

@@ -14,7 +14,8 @@ import torch
 from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome, PeakMemory
 from benchmarks.shares import Shares
-from deepenergy import fit, sequence
+from deepenergy import fit
+from deepenergy import sequence
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.energy.photometric import PhotometricEnergy

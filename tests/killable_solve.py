@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from deepenergy import Solver, SolverConfig, Stage, sequence
+from deepenergy import Solver, SolverConfig, Stage
+from deepenergy import sequence
 from deepenergy.shot import Shot
 
 _MARKS = {"brows": 1.0, "nose": 1.0, "eyes": 1.0, "mouth": 1.0}

@@ -16,18 +16,18 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from deepenergy import Camera, InputError, Rig
-from deepenergy.appearance import choose_frames, load_light, save_light, skin_psnr
+from deepenergy.appearance.shot import choose_frames, load_light, save_light, skin_psnr
 from deepenergy.cli import app
 from deepenergy.colour import srgb_to_linear
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer
-from deepenergy.render.albedo_solve import PixelData, solve_albedo, solve_light
-from deepenergy.render.albedo_unknowns import bleed
-from deepenergy.render.appearance import estimate_appearance
-from deepenergy.render.atlas import make_atlas, with_texture
+from deepenergy.appearance.albedo_solve import PixelData, solve_albedo, solve_light
+from deepenergy.appearance.albedo_unknowns import bleed
+from deepenergy.appearance.estimate import estimate_appearance
+from deepenergy.appearance.uv_atlas import make_atlas, with_texture
 from deepenergy.render.passes import render_passes
 from deepenergy.render.texture import sample_texture
-from deepenergy.render.unseen import inpaint, mirror_values
+from deepenergy.appearance.inpaint import inpaint, mirror_values
 from deepenergy.rotation import so3_exp
 from deepenergy.track import Track
 

@@ -14,7 +14,8 @@ from scipy.spatial import Delaunay
 from torch import Tensor
 
 from deepenergy import Camera, Rig
-from deepenergy.render import Renderer, rasterize, rasterize_numba
+from deepenergy.render import Renderer, rasterize
+from deepenergy.render import rasterize_numba
 from deepenergy.render.interpolate import surface_points
 from deepenergy.render.lighting import frontal_light, sh_basis, sh_shade
 from deepenergy.render.normals import vertex_normals

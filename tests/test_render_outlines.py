@@ -17,7 +17,9 @@ from torch.func import jvp
 
 from deepenergy import Camera, Rig
 from deepenergy.colour import linear_to_srgb, srgb_to_linear
-from deepenergy.render import Renderer, contours, contours_numba, rasterize
+from deepenergy.render import Renderer, rasterize
+from deepenergy.render import contours
+from deepenergy.render import contours_numba
 from deepenergy.render.antialias import blend_of, outlines
 from deepenergy.render.blend import Blend
 from deepenergy.render.blend_numba import find_blend

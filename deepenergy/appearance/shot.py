@@ -22,7 +22,7 @@ from deepenergy.io.atomic import atomic_path
 from deepenergy.params import Parameters
 from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer
-from deepenergy.render.appearance import Appearance, estimate_appearance
+from deepenergy.appearance.estimate import Appearance, estimate_appearance
 from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.render.passes import over_plate
 from deepenergy.render.regions import face_skin

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from deepenergy.render.atlas import Atlas, make_atlas, with_texture
+from deepenergy.appearance.uv_atlas import Atlas, make_atlas, with_texture
 from deepenergy.render.interpolate import Surface
 from deepenergy.render.normals import vertex_normals
 from deepenergy.render.texture import bilinear_taps, sample_texture

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.colour import srgb_to_linear
-from deepenergy.render.albedo_solve import PixelData, albedo_weights, light_weights, solve_albedo, solve_light
-from deepenergy.render.albedo_unknowns import AlbedoUnknowns, texel_unknowns, vertex_unknowns
+from deepenergy.appearance.albedo_solve import PixelData, albedo_weights, light_weights, solve_albedo, solve_light
+from deepenergy.appearance.albedo_unknowns import AlbedoUnknowns, texel_unknowns, vertex_unknowns
 from deepenergy.render.interpolate import Surface
 from deepenergy.render.lighting import frontal_light, sh_basis_cosine
 from deepenergy.render.regions import EYES, HAIR, MOUTH, SKIN, TEETH, face_skin, material_regions
 from deepenergy.render.renderer import Renderer
-from deepenergy.render.unseen import inpaint, mirror_values
+from deepenergy.appearance.inpaint import inpaint, mirror_values
 from deepenergy.rig import Rig
 
 _LIGHT_ROUNDS = 4

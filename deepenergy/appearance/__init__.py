@@ -1,0 +1,1 @@
+"""The actor's albedo and the light, from frames that are solved."""
