@@ -12,7 +12,7 @@ import torch
 
 from deepenergy import Solver, SolverConfig, Stage
 from deepenergy import sequence
-from deepenergy.shot import Shot
+from deepenergy.shot_file import Shot
 
 _MARKS = {"brows": 1.0, "nose": 1.0, "eyes": 1.0, "mouth": 1.0}
 # Landmarks, then pixels: one of everything that a part holds.

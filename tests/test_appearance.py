@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from deepenergy import Camera, InputError, Rig
 from deepenergy.appearance.shot import choose_frames, load_light, save_light, skin_psnr
-from deepenergy.cli import app
+from deepenergy.commands.cli import app
 from deepenergy.colour import srgb_to_linear
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer
@@ -340,7 +340,7 @@ def write_solved_shot(folder: Path) -> tuple[Path, Rig]:
         image = renderer(rig.vertices(states[[i]]).float(), camera).image[0]
         pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(folder / f"plate.{1001 + i}.png")
-    from deepenergy.demo import known_track, write_shot
+    from deepenergy.commands.demo import known_track, write_shot
 
     (folder / "plates").mkdir()
     for i in range(3):

@@ -20,7 +20,7 @@ from small_shot import HEIGHT, WIDTH, camera_entry, small_rig, write_cameras, wr
 from typer.testing import CliRunner
 
 from deepenergy import Rig
-from deepenergy.cli import app, summary, units_hint
+from deepenergy.commands.cli import app, summary, units_hint
 from deepenergy.track import Track
 
 
@@ -167,7 +167,7 @@ def test_a_demo_without_frames(tmp_path: Path) -> None:
 
 
 def _process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deepenergy.cli", *(str(a) for a in arguments)]
+    command = [sys.executable, "-m", "deepenergy.commands.cli", *(str(a) for a in arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=False)
 
 
@@ -189,7 +189,7 @@ def test_an_interrupt_ends_with_a_line_and_130(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "cameras.json")
     # A shell starts what it puts in the background with interrupts ignored.
     script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    script += "print('up', flush=True); from deepenergy.cli import main; main()"
+    script += "print('up', flush=True); from deepenergy.commands.cli import main; main()"
     command = [sys.executable, "-c", script, "eval", str(tmp_path / "a.npz"), str(tmp_path / "b.npz")]
     command += ["--cameras", str(tmp_path / "cameras.json")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -365,7 +365,7 @@ def test_solving_the_demo_again_gives_the_same(demo_folder: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_killed_solve_goes_on_to_the_same_track(demo_folder: Path, tmp_path: Path) -> None:
-    start = [sys.executable, "-c", "from deepenergy.cli import main; main()"]
+    start = [sys.executable, "-c", "from deepenergy.commands.cli import main; main()"]
     command = [*start, "solve", str(demo_folder / "shot.toml"), "--output", str(tmp_path)]
     draw, killed = np.random.default_rng(0), 0
     for _ in range(3):

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from deepenergy import doctor
-from deepenergy.cli import app
+from deepenergy.commands import doctor
+from deepenergy.commands.cli import app
 
 
 @pytest.fixture

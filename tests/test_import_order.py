@@ -167,8 +167,8 @@ def test_imports_flow_one_way() -> None:
         ("deepenergy.solve.dogleg", "from deepenergy.rig import Rig", "(solve) imports deepenergy.rig (nouns)"),
         ("deepenergy.solve.dogleg", "import numpy", "(solve) imports numpy"),
         ("deepenergy.builtin_head.head", "from deepenergy.io import atomic", "(builtin_head) imports deepenergy.io"),
-        ("deepenergy.sequence", "from deepenergy import shot", "(sequence) imports deepenergy.shot (applications)"),
-        ("deepenergy.shot", "if True:\n    from deepenergy.cli import main", "imports deepenergy.cli (cli)"),
+        ("deepenergy.sequence", "from deepenergy import shot", "(sequence) imports deepenergy.shot_file (applications)"),
+        ("deepenergy.shot_file", "if True:\n    from deepenergy.commands.cli import main", "imports deepenergy.commands.cli (cli)"),
         ("deepenergy.helpers", "", "belongs to no layer"),
         ("deepenergy.rig", "from deepenergy import camera", "cycle: deepenergy.camera -> deepenergy.rig"),
     ],
@@ -178,7 +178,7 @@ def test_a_wrong_import_is_found(module: str, line: str, told: str) -> None:
         "deepenergy": "",
         "deepenergy.camera": "from deepenergy.rig import Rig" if "cycle" in told else "",
         **dict.fromkeys(["deepenergy.rig", "deepenergy.render", "deepenergy.landmarks", "deepenergy.io"], ""),
-        **dict.fromkeys(["deepenergy.io.gltf", "deepenergy.io.atomic", "deepenergy.shot", "deepenergy.cli"], ""),
+        **dict.fromkeys(["deepenergy.io.gltf", "deepenergy.io.atomic", "deepenergy.shot_file", "deepenergy.commands.cli"], ""),
         module: line,
     }
     found = find_violations(sources)
@@ -190,7 +190,7 @@ def test_a_right_import_is_not_found() -> None:
         "deepenergy": "from deepenergy.rig import Rig\n__all__ = ['Rig']",
         "deepenergy.errors": "import math",
         "deepenergy.rig": "import torch\nfrom deepenergy import errors",
-        "deepenergy.cli": "from deepenergy import Rig\nimport typer",
+        "deepenergy.commands.cli": "from deepenergy import Rig\nimport typer",
     }
     assert find_violations(sources) == []
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Track
-from deepenergy.cli import app
+from deepenergy.commands.cli import app
 from deepenergy.render import Fragments, Renderer, rasterize
 from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.render.rasterize_pytorch3d import INSTALL, rasterize_pytorch3d, to_ndc
 from deepenergy.rotation import euler_to_matrix, rotation_angle
-from deepenergy.shot import Shot
+from deepenergy.shot_file import Shot
 from deepenergy.stages import DEFAULT_STAGES
 
 VIEWS = 20

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Stage
-from deepenergy.cli import summary
+from deepenergy.commands.cli import summary
 from deepenergy.render import Renderer
 from deepenergy.report import StageRecorder
 from deepenergy.rotation import euler_to_matrix, rotation_angle

@@ -10,7 +10,7 @@ import pytest
 from small_shot import camera_entry, small_rig, write_cameras, write_files, write_shot
 
 from deepenergy import InputError
-from deepenergy.shot import Shot
+from deepenergy.shot_file import Shot
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from small_shot import write_files, write_shot
 from typer.testing import CliRunner
 
 from deepenergy import InputError
-from deepenergy.cli import app
+from deepenergy.commands.cli import app
 from deepenergy.control_groups import GROUPS
 from deepenergy.landmarks.readings import MOST_READINGS
-from deepenergy.shot import Shot
+from deepenergy.shot_file import Shot
 from deepenergy.stage_file import MEANINGS, describe, format_stages, read_stages, stages_of
 from deepenergy.stages import DEFAULT_STAGES, LANDMARK_SETS, Stage
 from deepenergy.toml_input import tomllib

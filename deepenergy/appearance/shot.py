@@ -28,7 +28,7 @@ from deepenergy.render.passes import over_plate
 from deepenergy.render.regions import face_skin
 from deepenergy.rig import Rig
 from deepenergy.rotation import rotation_angle
-from deepenergy.shot import Shot
+from deepenergy.shot_file import Shot
 from deepenergy.track import Track
 
 Progress = Callable[[str, int, int], None]

@@ -30,7 +30,7 @@ from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.report import write_report
 from deepenergy.rig import Rig
 from deepenergy.rotation import so3_exp, so3_log
-from deepenergy.shot import Shot
+from deepenergy.shot_file import Shot
 from deepenergy.solver import Solver
 from deepenergy.track import Track
 

@@ -120,7 +120,7 @@ def demo(
     frames: Annotated[int, typer.Option(help="Length of the performance.")] = 48,
 ) -> None:
     """Render the built-in head performing, solve it, and compare with the truth."""
-    from deepenergy.demo import run_demo
+    from deepenergy.commands.demo import run_demo
     from deepenergy.evaluate import format_table
 
     with _progress_bar() as progress:
@@ -146,7 +146,7 @@ def solve(
     """Solve a shot: plates, rig and cameras in; track, overlay video and contact sheet out."""
     from deepenergy.report import StageRecorder, write_report
     from deepenergy.rig import Rig
-    from deepenergy.shot import Shot
+    from deepenergy.shot_file import Shot
     from deepenergy.solver import Solver
     from deepenergy.stage_file import read_stages
     from deepenergy.track import Track
@@ -277,7 +277,7 @@ def flow(
     """Write the plates' optical flow to OUTPUT/flow: Middlebury .flo files, and pictures in Middlebury's colours."""
     from deepenergy.flow import flow_network_from_name
     from deepenergy.report import write_flow_fields
-    from deepenergy.shot import Shot
+    from deepenergy.shot_file import Shot
 
     described = Shot.load(shot)
     config = described.solver_config()
@@ -370,7 +370,7 @@ def rig_convert(
 @app.command()
 def doctor() -> None:
     """Say what is installed, which weights are where, and whether a solve can run."""
-    from deepenergy.doctor import as_table, examine, missing
+    from deepenergy.commands.doctor import as_table, examine, missing
 
     findings = examine()
     Console().print(as_table(findings))
