@@ -12,8 +12,8 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
-from deepenergy.energy.deep import deep_landmarks
-from deepenergy.energy.joint import JointEnergy
+from deepenergy.energy.deep_jacobian import deep_landmarks
+from deepenergy.energy.stack import JointEnergy
 from deepenergy.energy.landmark import CROP_PIXELS, MEASURED_UNIT, DeepPoints, inverse_root, precision_of
 from deepenergy.energy.noise import landmark_noise
 from deepenergy.energy.uncertainty import parameter_sigma, patches

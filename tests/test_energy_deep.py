@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from deepenergy import Camera, Parameters, Rig
-from deepenergy.energy.deep import deep_landmarks, heatmap_landmarks
-from deepenergy.energy.tangent_batch import network_tangents
+from deepenergy.energy.deep_jacobian import deep_landmarks, heatmap_landmarks
+from deepenergy.energy.network_tangents import network_tangents
 from deepenergy.errors import InputError
 from deepenergy.fit import render_landmarks
 from deepenergy.landmarks.compact import Compact

@@ -12,7 +12,7 @@ from rigs import random_rig
 from tiny_shot import tiny_rig
 
 from deepenergy import Camera, Rig
-from deepenergy.energy.deviation import Deviation
+from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowEnergy, FlowWeight, deep_flow
 from deepenergy.energy.surface import SurfacePoints, face_points, face_window, visible_points
 from deepenergy.params import Parameters

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from torch.func import jacfwd
 
 from deepenergy import Camera, Parameters, Rig
-from deepenergy.energy.joint import JointEnergy
+from deepenergy.energy.stack import JointEnergy
 from deepenergy.energy.photometric import PhotometricEnergy, look_up, luminance_features
 from deepenergy.energy.pull_back import pull_back
 from deepenergy.energy.surface import SurfacePoints

@@ -10,7 +10,7 @@ import torch
 from oracle_flow import SIZE, OracleFlow, camera, performance, plates, track_of
 
 from deepenergy import Camera, Plates, Rig
-from deepenergy.energy.deviation import Deviation
+from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.surface import SurfacePoints, face_points
 from deepenergy.errors import InputError

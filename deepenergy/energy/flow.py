@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.energy.deviation import Deviation
+from deepenergy.energy.prior import Deviation
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deepenergy.energy.deviation import Deviation
+from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.params import Parameters
 from deepenergy.temporal.chain import Chain

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.energy.deviation import Deviation
+from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.surface import SurfacePoints, face_points
 from deepenergy.errors import InputError

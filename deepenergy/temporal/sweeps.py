@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.energy.deviation import Deviation
+from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowEnergy, FlowWeight
 from deepenergy.params import Parameters
 from deepenergy.solve import minimise

@@ -35,7 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from deepenergy.camera import Camera
-from deepenergy.energy.tangent_batch import network_tangents
+from deepenergy.energy.network_tangents import network_tangents
 from deepenergy.errors import InputError
 from deepenergy.landmarks.crop import crop_and_resize, heatmap_to_plate
 from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, LANDMARKS, HeatmapNetwork
