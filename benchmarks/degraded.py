@@ -22,7 +22,7 @@ from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import TruthShot
 from deepenergy.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.evaluate import face_vertices
+from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.landmarks.detector import detector_from_name
 from deepenergy.plates import Plates
 from deepenergy.solver import Solver

@@ -22,7 +22,7 @@ from benchmarks.links import state_of
 from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.evaluate import face_vertices
+from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.flow import flow_network_from_name
 from deepenergy.params import Parameters
 from deepenergy.rotation import rotation_angle

@@ -22,7 +22,7 @@ from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import VARIANTS, TruthShot
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
-from deepenergy.evaluate import face_vertices
+from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.fit import bounds, fit_frames, free_parameters
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.observe import observe

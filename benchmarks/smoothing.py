@@ -21,7 +21,7 @@ from benchmarks.metrics import Metric, Outcome
 from benchmarks.smoothing_figure import draw_smoothing
 from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.evaluate import face_vertices
+from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.flow import flow_network_from_name
 from deepenergy.params import Parameters
 from deepenergy.rotation import rotation_angle, so3_log

@@ -20,8 +20,8 @@ from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.energy.photometric import PhotometricEnergy
 from deepenergy.errors import InputError
-from deepenergy.evaluate import Evaluation, evaluate
-from deepenergy.ground_truth import GroundTruth
+from deepenergy.evaluation.evaluate import Evaluation, evaluate
+from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.plates import Plates
 from deepenergy.render import Renderer
 from deepenergy.rig import Rig

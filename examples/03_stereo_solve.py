@@ -15,8 +15,8 @@ from pathlib import Path
 from deepenergy import Camera, Plates, Rig, Solver
 from deepenergy.builtin_head.performance import performance
 from deepenergy.commands.demo import HEIGHT, WIDTH, known_track, write_plates
-from deepenergy.evaluate import evaluate, format_table
-from deepenergy.ground_truth import GroundTruth
+from deepenergy.evaluation.evaluate import evaluate, format_table
+from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.io.camera_json import read_cameras, write_cameras
 
 FOCAL = 1050.0

@@ -11,8 +11,8 @@ import torch
 
 from benchmarks.network import ict_actor, nme_clips, nme_renders
 from deepenergy import Camera, Plates, Rig, Solver
-from deepenergy.evaluate import evaluate
-from deepenergy.ground_truth import GroundTruth
+from deepenergy.evaluation.evaluate import evaluate
+from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.landmarks.compact import Compact
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

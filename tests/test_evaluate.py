@@ -17,8 +17,8 @@ from tiny_shot import WEIGHTS, fail_frame, tiny_camera, tiny_rig, tiny_track
 
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
-from deepenergy.evaluate import evaluate, face_vertices, format_table
-from deepenergy.ground_truth import GroundTruth
+from deepenergy.evaluation.evaluate import evaluate, face_vertices, format_table
+from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.rig import Rig
 
 RIG, CAMERA = tiny_rig(), tiny_camera()

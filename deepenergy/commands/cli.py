@@ -121,7 +121,7 @@ def demo(
 ) -> None:
     """Render the built-in head performing, solve it, and compare with the truth."""
     from deepenergy.commands.demo import run_demo
-    from deepenergy.evaluate import format_table
+    from deepenergy.evaluation.evaluate import format_table
 
     with _progress_bar() as progress:
         evaluation = run_demo(output, frames, progress=progress)
@@ -241,8 +241,8 @@ def evaluate_track(
 ) -> None:
     """Compare a track with the truth: rotation, translation, vertices, landmarks, jitter."""
     from deepenergy.camera import Camera
-    from deepenergy.evaluate import evaluate, format_table
-    from deepenergy.ground_truth import GroundTruth
+    from deepenergy.evaluation.evaluate import evaluate, format_table
+    from deepenergy.evaluation.ground_truth import GroundTruth
     from deepenergy.rig import Rig
     from deepenergy.track import Track
 

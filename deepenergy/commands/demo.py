@@ -22,8 +22,8 @@ from deepenergy.builtin_head.performance import performance
 from deepenergy.camera import Camera
 from deepenergy.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.errors import InputError
-from deepenergy.evaluate import Evaluation, evaluate, format_table
-from deepenergy.ground_truth import GroundTruth
+from deepenergy.evaluation.evaluate import Evaluation, evaluate, format_table
+from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
-from deepenergy.ground_truth import GroundTruth
+from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.params import Parameters
 from deepenergy.rig import Rig
 from deepenergy.rotation import so3_log

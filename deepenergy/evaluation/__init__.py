@@ -1,0 +1,1 @@
+"""Tracks held against known answers."""
