@@ -18,7 +18,7 @@ from benchmarks.data import data_folder
 from benchmarks.links import pose_and_shape_errors, state_of
 from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import VARIANTS, TruthShot
-from deepenergy.fit import fit_frames
+from deepenergy.fit.frames import fit_frames
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.observe import observe
 from deepenergy.params import Parameters

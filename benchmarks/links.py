@@ -23,11 +23,11 @@ from benchmarks.truth import VARIANTS, TruthShot
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.evaluation.evaluate import face_vertices
-from deepenergy.fit import bounds, fit_frames, free_parameters
+from deepenergy.fit.frames import bounds, fit_frames, free_parameters
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.observe import observe
 from deepenergy.params import Parameters
-from deepenergy.pnp import rigid_start
+from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.rotation import so3_log

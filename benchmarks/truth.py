@@ -14,7 +14,7 @@ import torch
 from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome, PeakMemory
 from benchmarks.shares import Shares
-from deepenergy import fit
+from deepenergy.fit import frames as fit
 from deepenergy import sequence
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy

@@ -16,7 +16,7 @@ from deepenergy.errors import InputError
 from deepenergy.face_check import check_face
 from deepenergy.face_paint import painted
 from deepenergy.failures import Evidence, judge
-from deepenergy.fit import Fit, fit_frames
+from deepenergy.fit.frames import Fit, fit_frames
 from deepenergy.flow import flow_network_from_name
 from deepenergy.flow.raft import Raft
 from deepenergy.landmarks.crop import crop_and_resize
@@ -30,7 +30,7 @@ from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.resume import Checkpoint, key_of
 from deepenergy.rig import Rig
 from deepenergy.solver_config import SolverConfig
-from deepenergy.stage_result import OnStage, numbered
+from deepenergy.fit.stage_result import OnStage, numbered
 from deepenergy.stages import check_groups, check_moved
 from deepenergy.temporal.infill import InfillConfig, infill
 from deepenergy.temporal.reestimate import ReestimateConfig, reestimate

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.errors import InputError
-from deepenergy.identity import fit_identity
+from deepenergy.fit.identity import fit_identity
 from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.detector import Detector, detector_from_name
 from deepenergy.landmarks.network import HeatmapNetwork
@@ -22,7 +22,7 @@ from deepenergy.render.rasterize_pytorch3d import load_pytorch3d
 from deepenergy.rig import Rig
 from deepenergy.sequence import flow_network_of, solve_sequence
 from deepenergy.solver_config import SolverConfig
-from deepenergy.stage_result import OnStage
+from deepenergy.fit.stage_result import OnStage
 from deepenergy.track import Track
 
 Progress = Callable[[str, int, int], None]

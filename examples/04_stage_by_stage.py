@@ -18,7 +18,7 @@ from deepenergy.io.camera_json import write_cameras
 from deepenergy.report.overlay import to_image
 from deepenergy.report.stage_figure import stage_figure
 from deepenergy.stage_file import read_stages
-from deepenergy.stage_result import StageResult
+from deepenergy.fit.stage_result import StageResult
 from deepenergy.stages import DEFAULT_STAGES
 
 DEMO_FRAMES = 12

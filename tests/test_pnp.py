@@ -8,7 +8,7 @@ import torch
 from rigs import random_rig
 
 from deepenergy import Camera
-from deepenergy.pnp import rigid_start
+from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.rotation import euler_to_matrix, rotation_angle
 
 F64 = torch.float64

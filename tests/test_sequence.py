@@ -16,7 +16,7 @@ from deepenergy.render import Renderer
 from deepenergy.report import StageRecorder
 from deepenergy.rotation import euler_to_matrix, rotation_angle
 from deepenergy.sequence import check_input, frames_of
-from deepenergy.stage_result import StageResult
+from deepenergy.fit.stage_result import StageResult
 
 YAWS = (-14.0, -4.0, 6.0, 16.0)
 LANDMARKS = {"brows": 1.0, "nose": 1.0, "eyes": 1.0, "mouth": 1.0}

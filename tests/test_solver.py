@@ -11,7 +11,7 @@ import torch
 from rigs import random_rig
 
 from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Stage
-from deepenergy.identity import _solve
+from deepenergy.fit.identity import _solve
 from deepenergy.observe import Observations
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion

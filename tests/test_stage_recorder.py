@@ -15,7 +15,7 @@ from deepenergy import InputError, Plates, Rig
 from deepenergy.report import StageRecorder
 from deepenergy.report.overlay import CORRESPONDENCE
 from deepenergy.report.stage_figure import PANEL, stage_figure
-from deepenergy.stage_result import StageResult, numbered, stage_result
+from deepenergy.fit.stage_result import StageResult, numbered, stage_result
 from deepenergy.stages import DEFAULT_STAGES
 
 FRAMES = (1001, 1002, 1003)

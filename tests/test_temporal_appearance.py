@@ -109,7 +109,7 @@ def test_reestimation_holds_the_pose_and_finds_the_expression() -> None:
     renderer = Renderer(rig, supersample=1)
     centre = view.project(truth.translation[:, None]).mean(1)
     crops = torch.cat([centre - 85, centre + 85], 1)[:, None]
-    from deepenergy.fit import render_landmarks
+    from deepenergy.fit.frames import render_landmarks
 
     points = render_landmarks(renderer, network, truth, [view], crops)
     spread = torch.eye(2, dtype=torch.float64).expand(2, 1, 68, 2, 2)

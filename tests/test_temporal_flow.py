@@ -14,7 +14,7 @@ from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.surface import SurfacePoints, face_points
 from deepenergy.errors import InputError
-from deepenergy.fit import bounds
+from deepenergy.fit.frames import bounds
 from deepenergy.flow import Flow
 from deepenergy.params import Parameters
 from deepenergy.rotation import rotation_angle

@@ -12,7 +12,7 @@ from deepenergy.report.contact_sheet import face_windows, fit_window
 from deepenergy.report.overlay import CORRESPONDENCE, FEATURE, PLATE_LANDMARK, RENDER_LANDMARK, WIRE, font_of
 from deepenergy.report.stages import draw_stage, residual_text, stage_overlay, stage_title, write_title
 from deepenergy.rig import Rig
-from deepenergy.stage_result import StageResult
+from deepenergy.fit.stage_result import StageResult
 
 PANEL = (480, 480)
 _GAP, _HEADER, _MARGIN = 6, 46, 16

@@ -29,7 +29,7 @@ from deepenergy.report.overlay import (
     to_image,
 )
 from deepenergy.rig import Rig
-from deepenergy.stage_result import StageResult
+from deepenergy.fit.stage_result import StageResult
 from deepenergy.track import Track
 
 # Frames that get overlays unless told: enough to see a shot, few beside the time of its solve.

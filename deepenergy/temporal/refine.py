@@ -24,7 +24,7 @@ from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.surface import SurfacePoints, face_points
 from deepenergy.errors import InputError
-from deepenergy.fit import bounds as parameter_bounds
+from deepenergy.fit.frames import bounds as parameter_bounds
 from deepenergy.flow import FlowNetwork
 from deepenergy.params import Parameters
 from deepenergy.plates import Plates

@@ -21,15 +21,15 @@ from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
 from deepenergy.landmarks.readings import read_points
 from deepenergy.observe import Observations
 from deepenergy.params import Parameters
-from deepenergy.photometry import LEAST_LIKENESS, Photometry, PlateCrop, alike
-from deepenergy.pnp import rigid_start
+from deepenergy.fit.photometry import LEAST_LIKENESS, Photometry, PlateCrop, alike
+from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.render import Renderer
 from deepenergy.render.light_fit import fit_light
 from deepenergy.rig import Rig
 from deepenergy.solve import Block, Cauchy, Problem, Solution, minimise
 from deepenergy.solve.kernels import weighting
 from deepenergy.solver_config import KERNELS, SolverConfig
-from deepenergy.stage_result import OnStage, stage_result
+from deepenergy.fit.stage_result import OnStage, stage_result
 from deepenergy.stages import Stage
 from deepenergy.threads import map_in_threads
 

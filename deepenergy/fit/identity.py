@@ -17,13 +17,13 @@ from torch.func import jacfwd, vmap
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.errors import InputError
-from deepenergy.fit import bounds, free_parameters
+from deepenergy.fit.frames import bounds, free_parameters
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.observe import Observations, observe
 from deepenergy.params import Parameters
 from deepenergy.plates import Plates
-from deepenergy.pnp import rigid_start
+from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.rig import Rig
 from deepenergy.solve import minimise
 from deepenergy.solver_config import SolverConfig

@@ -1,0 +1,1 @@
+"""Fitting the rig to observed frames, each by itself: start, stages, weights, light, identity."""
