@@ -22,7 +22,7 @@ from deepenergy.energy.surface import SurfacePoints, face_window, visible_points
 from deepenergy.params import Parameters
 from deepenergy.rig import Rig
 from deepenergy.temporal.appearance import Appearance
-from deepenergy.temporal.plate_flows import UNIT_PIXELS, PairFlow, PlateFlows
+from deepenergy.flow.plate_flows import UNIT_PIXELS, PairFlow, PlateFlows
 
 _DEPTH_SIZE = 256
 

@@ -31,7 +31,7 @@ from deepenergy.temporal.appearance import Appearance
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.interpolate import interpolate_states
 from deepenergy.temporal.joint import inside, solve_joint
-from deepenergy.temporal.plate_flows import PlateFlows
+from deepenergy.flow.plate_flows import PlateFlows
 from deepenergy.temporal.states import free_controls, states_of, with_states
 from deepenergy.temporal.sweeps import BOTH, plate_targets, put, solve_rows
 from deepenergy.track import Track

@@ -34,7 +34,7 @@ from deepenergy.temporal.appearance import Appearance
 from deepenergy.temporal.averaging import THREE_FRAMES, average_states
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.joint import inside, solve_joint
-from deepenergy.temporal.plate_flows import PlateFlows
+from deepenergy.flow.plate_flows import PlateFlows
 from deepenergy.temporal.spline import spline_states
 from deepenergy.temporal.states import free_controls, states_of, with_states
 from deepenergy.temporal.sweeps import gauss_seidel, jacobi, put
