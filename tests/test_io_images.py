@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 
 from deepenergy.colour import linear_to_srgb
 from deepenergy.errors import InputError
-from deepenergy.io.images import SUFFIXES, read_still, still_size
+from deepenergy.io.plates.images import SUFFIXES, read_still, still_size
 
 RNG = np.random.default_rng(11)
 HEIGHT, WIDTH = 5, 7

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from deepenergy.errors import InputError
-from deepenergy.io.video import Video
+from deepenergy.io.plates.video import Video
 from deepenergy.plates import PlateError, Plates
 
 SIZE = 64
@@ -99,7 +99,7 @@ def test_access_in_any_order_is_exact(clip: Path, monkeypatch: pytest.MonkeyPatc
     in_order = [straight.read(index) for index in range(60)]
     assert straight.frames == tuple(range(1001, 1061))
     # With next to no cache every read back has to seek.
-    monkeypatch.setattr("deepenergy.io.video._CACHE_BYTES", 3 * SIZE * SIZE * 3)
+    monkeypatch.setattr("deepenergy.io.plates.video._CACHE_BYTES", 3 * SIZE * SIZE * 3)
     plates = Plates.open(clip)
     order = [59, 0, 30, 29, 28, 12, 11, 13, 47, 3, 59, 36, 35, *np.random.default_rng(3).integers(0, 60, 20).tolist()]
     for index in [*order, *range(59, 30, -1)]:
@@ -126,7 +126,7 @@ def test_a_sequential_pass_decodes_each_frame_once(tmp_path: Path, monkeypatch: 
 
 
 def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepenergy.io.video._CACHE_BYTES", 50_000)
+    monkeypatch.setattr("deepenergy.io.plates.video._CACHE_BYTES", 50_000)
     video = Video(write_video(tmp_path / "a.mp4"), "plates", 1, None)
     for frame in range(1, 61):
         video.read(frame)

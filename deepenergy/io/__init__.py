@@ -15,8 +15,8 @@ register("write track", (".csv",), "deepenergy.io.track_csv:write_track")
 register(
     "read plates",
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", "/"),
-    "deepenergy.io.image_sequence:open_image_sequence",
+    "deepenergy.io.plates.image_sequence:open_image_sequence",
 )
-register("read plates", (".mp4", ".mov", ".m4v", ".avi", ".mkv"), "deepenergy.io.video:open_video")
+register("read plates", (".mp4", ".mov", ".m4v", ".avi", ".mkv"), "deepenergy.io.plates.video:open_video")
 # Every text ends with the empty ending: there is one vocabulary of frame ranges.
-register("parse frames", ("",), "deepenergy.io.frame_range:parse_frames")
+register("parse frames", ("",), "deepenergy.io.plates.frame_range:parse_frames")

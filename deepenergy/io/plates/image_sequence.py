@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.errors import InputError
-from deepenergy.io.frame_range import parse_frames
-from deepenergy.io.images import SUFFIXES, read_still, still_size
+from deepenergy.io.plates.frame_range import parse_frames
+from deepenergy.io.plates.images import SUFFIXES, read_still, still_size
 from deepenergy.plates import PlateError
 
 # Each `#` is one digit, as artists write it; a lone `#` is any number of them.
@@ -49,7 +49,7 @@ class ImageSequence:
         return self._guard(still_size, frame)
 
     def read(self, frame: int) -> Float[Tensor, "3 height width"]:
-        """The frame, see `deepenergy.io.images`; raises `PlateError`."""
+        """The frame, see `deepenergy.io.plates.images`; raises `PlateError`."""
         return self._guard(read_still, frame)
 
     def problems(self, frames: Sequence[int]) -> dict[int, str]:

@@ -194,7 +194,7 @@ def _tiff(path: Path) -> NDArray:
 
 
 def _exr(path: Path) -> NDArray:
-    from deepenergy.io.exr import read_exr
+    from deepenergy.io.plates.exr import read_exr
 
     return read_exr(path)
 
@@ -215,7 +215,7 @@ def _tiff_size(path: Path) -> tuple[int, int]:
 
 
 def _exr_size(path: Path) -> tuple[int, int]:
-    from deepenergy.io.exr import exr_size
+    from deepenergy.io.plates.exr import exr_size
 
     return exr_size(path)
 

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.errors import InputError
-from deepenergy.io.frame_range import parse_frames
-from deepenergy.io.packet_index import PacketIndex, counted, list_packets
-from deepenergy.io.picture import picture_to_tensor
+from deepenergy.io.plates.frame_range import parse_frames
+from deepenergy.io.plates.packet_index import PacketIndex, counted, list_packets
+from deepenergy.io.plates.video_picture import picture_to_tensor
 from deepenergy.plates import PlateError
 
 # Neighbours of a decoded frame are kept, so that a backward pass decodes each group of pictures a few times only.

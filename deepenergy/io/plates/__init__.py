@@ -1,0 +1,1 @@
+"""Plates on disk: image sequences and videos."""
