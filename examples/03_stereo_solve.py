@@ -17,7 +17,7 @@ from deepenergy.builtin_head.performance import performance
 from deepenergy.commands.demo import HEIGHT, WIDTH, known_track, write_plates
 from deepenergy.evaluation.evaluate import evaluate, format_table
 from deepenergy.evaluation.ground_truth import GroundTruth
-from deepenergy.io.camera_json import read_cameras, write_cameras
+from deepenergy.io.cameras.camera_json import read_cameras, write_cameras
 
 FOCAL = 1050.0
 DEMO_FRAMES = 8

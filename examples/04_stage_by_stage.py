@@ -14,7 +14,7 @@ from pathlib import Path
 from deepenergy import Camera, Plates, Rig, Solver, SolverConfig
 from deepenergy.builtin_head.performance import performance
 from deepenergy.commands.demo import demo_camera, write_plates
-from deepenergy.io.camera_json import write_cameras
+from deepenergy.io.cameras.camera_json import write_cameras
 from deepenergy.report.overlay import to_image
 from deepenergy.report.stage_figure import stage_figure
 from deepenergy.stage_file import read_stages

@@ -22,7 +22,7 @@ from deepenergy.builtin_head.performance import performance
 from deepenergy.commands.demo import demo_camera, write_plates
 from deepenergy.flow import flow_network_from_name
 from deepenergy.flow.colours import flow_colours
-from deepenergy.io.camera_json import write_cameras
+from deepenergy.io.cameras.camera_json import write_cameras
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.report.overlay import Overlay, to_image
 from deepenergy.temporal.infill import InfillConfig, infill

@@ -17,7 +17,7 @@ from deepenergy import InputError, Plates, SolverConfig
 from deepenergy import observe as observing
 from deepenergy.commands.cli import app
 from deepenergy.flow import Flow
-from deepenergy.io.flo import read_flo
+from deepenergy.io.flow.flo import read_flo
 from deepenergy.landmarks.detector import Candidates
 from deepenergy.observe import observe
 from deepenergy.report import write_flow_fields

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepenergy import Camera, InputError
-from deepenergy.io.camera_json import read_camera, read_cameras, write_cameras
+from deepenergy.io.cameras.camera_json import read_camera, read_cameras, write_cameras
 
 
 def entry(name: str = "left", **changes: Any) -> dict[str, Any]:

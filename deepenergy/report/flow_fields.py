@@ -12,7 +12,7 @@ from PIL import Image
 from deepenergy.flow import FlowNetwork
 from deepenergy.flow.colours import flow_colours
 from deepenergy.io.atomic import atomic_path
-from deepenergy.io.flo import write_flo
+from deepenergy.io.flow.flo import write_flo
 from deepenergy.plates import PlateError, Plates
 
 Progress = Callable[[str, int, int], None]
