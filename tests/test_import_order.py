@@ -159,7 +159,7 @@ def test_imports_flow_one_way() -> None:
     ("module", "line", "told"),
     [
         ("deepenergy.rig", "from deepenergy.render.renderer import Renderer", "(nouns) imports deepenergy.render"),
-        ("deepenergy.rig", "def f():\n    import deepenergy.io.gltf", "(nouns) imports deepenergy.io.gltf (io)"),
+        ("deepenergy.rig", "def f():\n    import deepenergy.io.rigs.gltf", "(nouns) imports deepenergy.io.rigs.gltf (io)"),
         ("deepenergy.rig", "import scipy", "imports scipy"),
         ("deepenergy.render.renderer", "from deepenergy import landmarks", "imports deepenergy.landmarks"),
         ("deepenergy.render.renderer", "from .. import landmarks", "imports deepenergy.landmarks"),
@@ -178,7 +178,7 @@ def test_a_wrong_import_is_found(module: str, line: str, told: str) -> None:
         "deepenergy": "",
         "deepenergy.camera": "from deepenergy.rig import Rig" if "cycle" in told else "",
         **dict.fromkeys(["deepenergy.rig", "deepenergy.render", "deepenergy.landmarks", "deepenergy.io"], ""),
-        **dict.fromkeys(["deepenergy.io.gltf", "deepenergy.io.atomic", "deepenergy.shot_file", "deepenergy.commands.cli"], ""),
+        **dict.fromkeys(["deepenergy.io.rigs.gltf", "deepenergy.io.atomic", "deepenergy.shot_file", "deepenergy.commands.cli"], ""),
         module: line,
     }
     found = find_violations(sources)

@@ -16,7 +16,7 @@ import trimesh
 from scipy.spatial import KDTree
 
 from deepenergy import InputError, Rig
-from deepenergy.io.ict_facekit import read_rig
+from deepenergy.io.rigs.ict_facekit import read_rig
 
 # A 9 x 9 sheet of face, a tooth beside it, and a lash that hangs on vertices of its own. Centimetres.
 SIDE = 9

@@ -2,12 +2,12 @@
 
 from deepenergy.registry import register
 
-register("read rig", (".glb", ".gltf"), "deepenergy.io.gltf:read_rig")
-register("read rig", (".npz",), "deepenergy.io.rig_npz:read_rig")
-register("read rig", ("/",), "deepenergy.io.ict_facekit:read_rig")
+register("read rig", (".glb", ".gltf"), "deepenergy.io.rigs.gltf:read_rig")
+register("read rig", (".npz",), "deepenergy.io.rigs.rig_npz:read_rig")
+register("read rig", ("/",), "deepenergy.io.rigs.ict_facekit:read_rig")
 register("read rig", (".builtin",), "deepenergy.builtin_head.head:builtin_head")
-register("write rig", (".npz",), "deepenergy.io.rig_npz:write_rig")
-register("read landmarks", (".json",), "deepenergy.io.landmarks_json:read_landmarks")
+register("write rig", (".npz",), "deepenergy.io.rigs.rig_npz:write_rig")
+register("read landmarks", (".json",), "deepenergy.io.rigs.landmarks_json:read_landmarks")
 register("read camera", (".json",), "deepenergy.io.cameras.camera_json:read_camera")
 register("read track", (".npz",), "deepenergy.io.track_npz:read_track")
 register("write track", (".npz",), "deepenergy.io.track_npz:write_track")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepenergy.io.gltf_file import REMEDIES, GltfFile
+from deepenergy.io.rigs.gltf_file import REMEDIES, GltfFile
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepenergy.io.gltf_file import GltfFile
+from deepenergy.io.rigs.gltf_file import GltfFile
 
 JAW_NAMES = (re.compile(r"jaw|mandible", re.IGNORECASE), re.compile(r"chin", re.IGNORECASE))
 NOT_JAW = re.compile(r"upper|top", re.IGNORECASE)

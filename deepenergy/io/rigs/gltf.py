@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from deepenergy.errors import InputError
-from deepenergy.io.gltf_file import GltfFile
-from deepenergy.io.gltf_material import Material, bake_albedo, read_material, shared_texture
-from deepenergy.io.gltf_nodes import NodeTree
+from deepenergy.io.rigs.gltf_file import GltfFile
+from deepenergy.io.rigs.gltf_material import Material, bake_albedo, read_material, shared_texture
+from deepenergy.io.rigs.gltf_nodes import NodeTree
 from deepenergy.rig import Jaw, Rig
 
 TRIANGLES, TRIANGLE_STRIP, TRIANGLE_FAN = 4, 5, 6

@@ -1,0 +1,1 @@
+"""Rig files: glTF, ICT-FaceKit, npz, landmarks."""
