@@ -9,9 +9,9 @@ register("read rig", (".builtin",), "deepenergy.builtin_head.head:builtin_head")
 register("write rig", (".npz",), "deepenergy.io.rigs.rig_npz:write_rig")
 register("read landmarks", (".json",), "deepenergy.io.rigs.landmarks_json:read_landmarks")
 register("read camera", (".json",), "deepenergy.io.cameras.camera_json:read_camera")
-register("read track", (".npz",), "deepenergy.io.track_npz:read_track")
-register("write track", (".npz",), "deepenergy.io.track_npz:write_track")
-register("write track", (".csv",), "deepenergy.io.track_csv:write_track")
+register("read track", (".npz",), "deepenergy.io.tracks.track_npz:read_track")
+register("write track", (".npz",), "deepenergy.io.tracks.track_npz:write_track")
+register("write track", (".csv",), "deepenergy.io.tracks.track_csv:write_track")
 register(
     "read plates",
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", "/"),
