@@ -20,7 +20,7 @@ from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import VARIANTS, TruthShot
 from deepenergy.fit.frames import fit_frames
 from deepenergy.landmarks.crop import crop_and_resize
-from deepenergy.observe import observe
+from deepenergy.landmarks.observe import observe
 from deepenergy.params import Parameters
 from deepenergy.rotation import rotation_angle
 from deepenergy.sequence import renderer_for, rows_of

@@ -25,7 +25,7 @@ from deepenergy.energy import LandmarkEnergy
 from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.fit.frames import bounds, fit_frames, free_parameters
 from deepenergy.landmarks.crop import crop_and_resize
-from deepenergy.observe import observe
+from deepenergy.landmarks.observe import observe
 from deepenergy.params import Parameters
 from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.render import Renderer

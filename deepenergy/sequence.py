@@ -22,7 +22,7 @@ from deepenergy.flow.raft import Raft
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
-from deepenergy.observe import Observations, observe
+from deepenergy.landmarks.observe import Observations, observe
 from deepenergy.params import Parameters
 from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer

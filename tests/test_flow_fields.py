@@ -14,17 +14,17 @@ from tiny_shot import tiny_camera, tiny_rig, tiny_track
 from typer.testing import CliRunner
 
 from deepenergy import InputError, Plates, SolverConfig
-from deepenergy import observe as observing
+from deepenergy.landmarks import observe as observing
 from deepenergy.commands.cli import app
 from deepenergy.flow import Flow
 from deepenergy.io.flow.flo import read_flo
 from deepenergy.landmarks.detector import Candidates
-from deepenergy.observe import observe
+from deepenergy.landmarks.observe import observe
 from deepenergy.report import write_flow_fields
 from deepenergy.sequence import complete
 from deepenergy.shot_file import Shot
 from deepenergy.temporal import refine as refinement
-from deepenergy.temporal.one_euro import one_euro
+from deepenergy.landmarks.one_euro import one_euro
 
 
 class Right:

@@ -14,7 +14,7 @@ from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.detector import Candidates, Detections, DlibHog, choose_face, pick
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.landmarks.search import search_face
-from deepenergy.observe import Observations, observe
+from deepenergy.landmarks.observe import Observations, observe
 
 STEP = 12
 

@@ -12,7 +12,7 @@ from rigs import random_rig
 
 from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Stage
 from deepenergy.fit.identity import _solve
-from deepenergy.observe import Observations
+from deepenergy.landmarks.observe import Observations
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.resume import key_of

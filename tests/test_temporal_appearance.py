@@ -13,7 +13,7 @@ from deepenergy import Plates, Rig, SolverConfig
 from deepenergy.energy.surface import face_points
 from deepenergy.errors import InputError
 from deepenergy.landmarks import network_from_name
-from deepenergy.observe import Observations
+from deepenergy.landmarks.observe import Observations
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer
 from deepenergy.stages import DEFAULT_STAGES

@@ -17,7 +17,7 @@ from deepenergy.params import Parameters
 from deepenergy.rotation import rotation_angle, so3_exp
 from deepenergy.temporal.averaging import average_states, mean_rotation
 from deepenergy.temporal.interpolate import interpolate_states
-from deepenergy.temporal.one_euro import one_euro
+from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.temporal.spline import smoothing_spline, spline_rotations, spline_states
 
 F64 = torch.float64

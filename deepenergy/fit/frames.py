@@ -19,7 +19,7 @@ from deepenergy.energy.noise import landmark_noise
 from deepenergy.energy.uncertainty import parameter_sigma, patches
 from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
 from deepenergy.landmarks.readings import read_points
-from deepenergy.observe import Observations
+from deepenergy.landmarks.observe import Observations
 from deepenergy.params import Parameters
 from deepenergy.fit.photometry import LEAST_LIKENESS, Photometry, PlateCrop, alike
 from deepenergy.fit.rigid_start import rigid_start

@@ -20,7 +20,7 @@ from deepenergy.errors import InputError
 from deepenergy.fit.frames import bounds, free_parameters
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
-from deepenergy.observe import Observations, observe
+from deepenergy.landmarks.observe import Observations, observe
 from deepenergy.params import Parameters
 from deepenergy.plates import Plates
 from deepenergy.fit.rigid_start import rigid_start

@@ -17,7 +17,7 @@ from deepenergy.fit.frames import PlateCrop, fit_frames
 from deepenergy.flow import FlowNetwork
 from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.landmarks.network import HeatmapNetwork
-from deepenergy.observe import Observations
+from deepenergy.landmarks.observe import Observations
 from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer
 from deepenergy.rig import Rig

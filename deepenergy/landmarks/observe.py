@@ -16,7 +16,7 @@ from deepenergy.landmarks.network import HeatmapNetwork, LandmarkSet, landmark_b
 from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.landmarks.search import LEAST_CONFIDENCE, FoundFace, search_face
 from deepenergy.plates import PlateError, Plates
-from deepenergy.temporal.one_euro import one_euro
+from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.threads import map_in_threads
 
 Progress = Callable[[str, int, int], None]
