@@ -23,7 +23,7 @@ from deepenergy.landmarks.crop import crop_and_resize
 from deepenergy.landmarks.observe import observe
 from deepenergy.params import Parameters
 from deepenergy.rotation import rotation_angle
-from deepenergy.sequence import renderer_for, rows_of
+from deepenergy.pipeline.shot import renderer_for, rows_of
 from deepenergy.solver import Solver
 
 # A view takes `deep` half a minute.

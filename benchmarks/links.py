@@ -31,7 +31,7 @@ from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion
 from deepenergy.rotation import so3_log
-from deepenergy.sequence import rows_of
+from deepenergy.pipeline.shot import rows_of
 from deepenergy.solve import minimise
 from deepenergy.solver import Solver
 from deepenergy.stages import DEFAULT_STAGES, Stage

@@ -15,7 +15,7 @@ from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome, PeakMemory
 from benchmarks.shares import Shares
 from deepenergy.fit import frames as fit
-from deepenergy import sequence
+from deepenergy.pipeline import shot as sequence
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.energy.photometric import PhotometricEnergy

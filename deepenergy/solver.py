@@ -15,12 +15,12 @@ from deepenergy.fit.identity import fit_identity
 from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.detector import Detector, detector_from_name
 from deepenergy.landmarks.network import HeatmapNetwork
-from deepenergy.only_frames import solve_again
+from deepenergy.pipeline.refit import solve_again
 from deepenergy.plates import Plates
 from deepenergy.render.rasterize import Backend
 from deepenergy.render.rasterize_pytorch3d import load_pytorch3d
 from deepenergy.rig import Rig
-from deepenergy.sequence import flow_network_of, solve_sequence
+from deepenergy.pipeline.shot import flow_network_of, solve_sequence
 from deepenergy.solver_config import SolverConfig
 from deepenergy.fit.stage_result import OnStage
 from deepenergy.track import Track

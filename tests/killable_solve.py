@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from deepenergy import Solver, SolverConfig, Stage
-from deepenergy import sequence
+from deepenergy.pipeline import shot as sequence
 from deepenergy.shot_file import Shot
 
 _MARKS = {"brows": 1.0, "nose": 1.0, "eyes": 1.0, "mouth": 1.0}

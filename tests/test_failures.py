@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from deepenergy.failures import Evidence, judge
+from deepenergy.pipeline.failures import Evidence, judge
 from deepenergy.params import Parameters
 from deepenergy.rotation import euler_to_matrix
 from deepenergy.solver_config import SolverConfig

@@ -21,7 +21,7 @@ from deepenergy.io.flow.flo import read_flo
 from deepenergy.landmarks.detector import Candidates
 from deepenergy.landmarks.observe import observe
 from deepenergy.report import write_flow_fields
-from deepenergy.sequence import complete
+from deepenergy.pipeline.shot import complete
 from deepenergy.shot_file import Shot
 from deepenergy.temporal import refine as refinement
 from deepenergy.landmarks.one_euro import one_euro

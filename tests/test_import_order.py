@@ -167,7 +167,7 @@ def test_imports_flow_one_way() -> None:
         ("deepenergy.solve.dogleg", "from deepenergy.rig import Rig", "(solve) imports deepenergy.rig (nouns)"),
         ("deepenergy.solve.dogleg", "import numpy", "(solve) imports numpy"),
         ("deepenergy.builtin_head.head", "from deepenergy.io import atomic", "(builtin_head) imports deepenergy.io"),
-        ("deepenergy.sequence", "from deepenergy import shot", "(sequence) imports deepenergy.shot_file (applications)"),
+        ("deepenergy.pipeline.shot", "from deepenergy import shot", "(sequence) imports deepenergy.shot_file (applications)"),
         ("deepenergy.shot_file", "if True:\n    from deepenergy.commands.cli import main", "imports deepenergy.commands.cli (cli)"),
         ("deepenergy.helpers", "", "belongs to no layer"),
         ("deepenergy.rig", "from deepenergy import camera", "cycle: deepenergy.camera -> deepenergy.rig"),

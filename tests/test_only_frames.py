@@ -9,7 +9,7 @@ import pytest
 from tiny_shot import fail_frame, tiny_camera, tiny_rig, tiny_track
 
 from deepenergy import InputError, Plates
-from deepenergy.only_frames import solve_again
+from deepenergy.pipeline.refit import solve_again
 from deepenergy.solver_config import SolverConfig
 from deepenergy.track import Track
 

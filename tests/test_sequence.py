@@ -15,7 +15,7 @@ from deepenergy.commands.cli import summary
 from deepenergy.render import Renderer
 from deepenergy.report import StageRecorder
 from deepenergy.rotation import euler_to_matrix, rotation_angle
-from deepenergy.sequence import check_input, frames_of
+from deepenergy.pipeline.shot import check_input, frames_of
 from deepenergy.fit.stage_result import StageResult
 
 YAWS = (-14.0, -4.0, 6.0, 16.0)
@@ -142,7 +142,7 @@ def test_stages_of_a_shot_in_parts_that_was_stopped_are_all_recorded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deepenergy.sequence._FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr("deepenergy.pipeline.shot._FRAMES_AT_ONCE", 2)
     plates, resume = Plates.from_array(films[0], name="left"), tmp_path / "resume"
 
     class Stopped(Exception):

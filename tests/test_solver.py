@@ -15,7 +15,7 @@ from deepenergy.fit.identity import _solve
 from deepenergy.landmarks.observe import Observations
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion
-from deepenergy.resume import key_of
+from deepenergy.pipeline.checkpoint import key_of
 from deepenergy.rotation import euler_to_matrix, rotation_angle
 from deepenergy.stages import DEFAULT_STAGES
 
@@ -131,7 +131,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_track(
 
     for part in ("fit_frames", "infill"):
         with monkeypatch.context() as patched:
-            patched.setattr(f"deepenergy.sequence.{part}", stop)
+            patched.setattr(f"deepenergy.pipeline.shot.{part}", stop)
             with pytest.raises(Stopped):
                 solver.fit_sequence(plates, rig, camera, resume=tmp_path / "resume")
     assert {path.name for path in (tmp_path / "resume").iterdir()} == {"observed.npz", "fit0000.npz"}

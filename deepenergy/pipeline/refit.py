@@ -12,7 +12,7 @@ from deepenergy.errors import InputError
 from deepenergy.flow import FlowNetwork
 from deepenergy.plates import Plates
 from deepenergy.rig import Rig
-from deepenergy.sequence import Progress, complete
+from deepenergy.pipeline.shot import Progress, complete
 from deepenergy.solver_config import SolverConfig
 from deepenergy.track import REFINED, Track
 

@@ -15,7 +15,7 @@ from deepenergy.camera import Camera
 from deepenergy.errors import InputError
 from deepenergy.face_check import check_face
 from deepenergy.face_paint import painted
-from deepenergy.failures import Evidence, judge
+from deepenergy.pipeline.failures import Evidence, judge
 from deepenergy.fit.frames import Fit, fit_frames
 from deepenergy.flow import flow_network_from_name
 from deepenergy.flow.raft import Raft
@@ -27,7 +27,7 @@ from deepenergy.params import Parameters
 from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer
 from deepenergy.render.occlusion import ambient_occlusion
-from deepenergy.resume import Checkpoint, key_of
+from deepenergy.pipeline.checkpoint import Checkpoint, key_of
 from deepenergy.rig import Rig
 from deepenergy.solver_config import SolverConfig
 from deepenergy.fit.stage_result import OnStage, numbered

@@ -1,0 +1,1 @@
+"""A shot from plates to a track: observe, solve, judge, infill, refine."""
