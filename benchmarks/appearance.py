@@ -24,7 +24,7 @@ from deepenergy.camera import Camera
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer
 from deepenergy.appearance.estimate import estimate_appearance
-from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.render.ambient_occlusion import ambient_occlusion
 
 CAMERAS = ("left", "right")
 OTHERS = 10

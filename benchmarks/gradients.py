@@ -39,9 +39,9 @@ from deepenergy.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.render import Render, Renderer
 from deepenergy.render.lighting import frontal_light
-from deepenergy.render.occlusion import ambient_occlusion
-from deepenergy.render.rasterize_pytorch3d import load_pytorch3d
-from deepenergy.render.regions import MATERIALS, material_regions
+from deepenergy.render.ambient_occlusion import ambient_occlusion
+from deepenergy.render.pytorch3d_backend import load_pytorch3d
+from deepenergy.render.materials import MATERIALS, material_regions
 from deepenergy.rig import Rig
 
 SIZE, FUNCTIONALS, BLUR = 256, 32, 4.0

@@ -29,7 +29,7 @@ from deepenergy.landmarks.observe import observe
 from deepenergy.params import Parameters
 from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.render import Renderer
-from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.rotation import so3_log
 from deepenergy.pipeline.shot import rows_of
 from deepenergy.solve import minimise

@@ -12,7 +12,7 @@ from torch import Tensor
 from deepenergy.camera import Camera
 from deepenergy.colour import srgb_to_linear
 from deepenergy.render import Renderer
-from deepenergy.render.rasterize_pytorch3d import load_pytorch3d, to_ndc
+from deepenergy.render.pytorch3d_backend import load_pytorch3d, to_ndc
 
 # Liu et al. 2019's defaults in PyTorch3D's own examples.
 SIGMA, GAMMA, LAYERS = 1e-4, 1e-4, 10

@@ -24,8 +24,8 @@ from deepenergy.camera import Camera
 from deepenergy.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer, rasterize
-from deepenergy.render.occlusion import ambient_occlusion
-from deepenergy.render.rasterize_pytorch3d import load_pytorch3d, to_ndc
+from deepenergy.render.ambient_occlusion import ambient_occlusion
+from deepenergy.render.pytorch3d_backend import load_pytorch3d, to_ndc
 
 # At least as many runs, and for as many seconds: what takes 2 ms would be measured within 40 ms, in which torch's other
 # thread still spins from what came before.

@@ -17,8 +17,8 @@ from deepenergy.landmarks.detector import Detector, detector_from_name
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.pipeline.refit import solve_again
 from deepenergy.plates import Plates
-from deepenergy.render.rasterize import Backend
-from deepenergy.render.rasterize_pytorch3d import load_pytorch3d
+from deepenergy.render.operations import Backend
+from deepenergy.render.pytorch3d_backend import load_pytorch3d
 from deepenergy.rig import Rig
 from deepenergy.pipeline.shot import flow_network_of, solve_sequence
 from deepenergy.solver_config import SolverConfig

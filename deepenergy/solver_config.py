@@ -10,7 +10,7 @@ import torch
 from deepenergy.errors import InputError
 from deepenergy.flow import NETWORKS
 from deepenergy.landmarks.readings import MOST_READINGS
-from deepenergy.render.rasterize import Backend
+from deepenergy.render.operations import Backend
 from deepenergy.solve import Cauchy, GemanMcClure, Huber, Kernel, Welsch
 from deepenergy.stages import DEFAULT_STAGES, Stage
 

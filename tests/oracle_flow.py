@@ -14,7 +14,7 @@ from torch import Tensor
 from deepenergy import Camera, Plates, Rig
 from deepenergy.flow import Flow
 from deepenergy.params import Parameters
-from deepenergy.render.rasterize import rasterize
+from deepenergy.render.operations import rasterize
 from deepenergy.rotation import so3_exp
 from deepenergy.track import Track
 

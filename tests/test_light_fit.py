@@ -11,7 +11,7 @@ from test_render import sphere_rig, uv_sphere
 from deepenergy import Camera, Rig
 from deepenergy.render import Renderer
 from deepenergy.render.light_fit import fit_light
-from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.render.ambient_occlusion import ambient_occlusion
 
 
 def test_the_light_of_a_render_is_found_again() -> None:

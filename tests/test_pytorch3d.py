@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Track
 from deepenergy.commands.cli import app
 from deepenergy.render import Fragments, Renderer, rasterize
-from deepenergy.render.occlusion import ambient_occlusion
-from deepenergy.render.rasterize_pytorch3d import INSTALL, rasterize_pytorch3d, to_ndc
+from deepenergy.render.ambient_occlusion import ambient_occlusion
+from deepenergy.render.pytorch3d_backend import INSTALL, rasterize_pytorch3d, to_ndc
 from deepenergy.rotation import euler_to_matrix, rotation_angle
 from deepenergy.shot_file import Shot
 from deepenergy.stages import DEFAULT_STAGES
@@ -339,7 +339,7 @@ def test_a_build_without_cuda(message: str, monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError(message)
 
     monkeypatch.setattr(
-        "deepenergy.render.rasterize_pytorch3d.load_pytorch3d", lambda: (kernel, lambda verts, faces: None)
+        "deepenergy.render.pytorch3d_backend.load_pytorch3d", lambda: (kernel, lambda verts, faces: None)
     )
     expected = InputError if "GPU" in message else RuntimeError
     with pytest.raises(expected, match="built without CUDA.*'torch'" if "GPU" in message else message):

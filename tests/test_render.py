@@ -19,7 +19,7 @@ from deepenergy.render import rasterize_numba
 from deepenergy.render.interpolate import surface_points
 from deepenergy.render.lighting import frontal_light, sh_basis, sh_shade
 from deepenergy.render.normals import vertex_normals
-from deepenergy.render.rasterize import Backend
+from deepenergy.render.operations import Backend
 from deepenergy.render.texture import sample_texture
 
 TRIANGLE = torch.tensor([[[2.0, 1.0], [14.0, 2.0], [5.0, 13.0]]])

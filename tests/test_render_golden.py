@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepenergy import Camera, Rig
 from deepenergy.render import Renderer
-from deepenergy.render.rasterize import Backend
+from deepenergy.render.operations import Backend
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from deepenergy import Camera, Rig
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.near_plane import face_barycentrics
-from deepenergy.render.rasterize import Backend
+from deepenergy.render.operations import Backend
 
 SIZE, FOCAL, NEAR = (24, 20), 15.0, 0.3
 BACKENDS = ("numba", "torch")

@@ -23,7 +23,7 @@ from deepenergy.render.passes import (
     render_passes,
     wireframe_over,
 )
-from deepenergy.render.regions import EYES, HAIR, MATERIALS, MOUTH, SKIN, TEETH, face_skin, material_regions
+from deepenergy.render.materials import EYES, HAIR, MATERIALS, MOUTH, SKIN, TEETH, face_skin, material_regions
 
 CAMERA = Camera.look_at(64, 64, 230.0, (0.0, 0.0, 1.0))
 

@@ -14,7 +14,7 @@ from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, Solv
 from deepenergy.fit.identity import _solve
 from deepenergy.landmarks.observe import Observations
 from deepenergy.render import Renderer
-from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.pipeline.checkpoint import key_of
 from deepenergy.rotation import euler_to_matrix, rotation_angle
 from deepenergy.stages import DEFAULT_STAGES

@@ -23,7 +23,7 @@ from deepenergy.appearance.albedo_solve import PixelData, albedo_weights, light_
 from deepenergy.appearance.albedo_unknowns import AlbedoUnknowns, texel_unknowns, vertex_unknowns
 from deepenergy.render.interpolate import Surface
 from deepenergy.render.lighting import frontal_light, sh_basis_cosine
-from deepenergy.render.regions import EYES, HAIR, MOUTH, SKIN, TEETH, face_skin, material_regions
+from deepenergy.render.materials import EYES, HAIR, MOUTH, SKIN, TEETH, face_skin, material_regions
 from deepenergy.render.renderer import Renderer
 from deepenergy.appearance.inpaint import inpaint, mirror_values
 from deepenergy.rig import Rig

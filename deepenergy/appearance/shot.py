@@ -23,9 +23,9 @@ from deepenergy.params import Parameters
 from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer
 from deepenergy.appearance.estimate import Appearance, estimate_appearance
-from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.render.passes import over_plate
-from deepenergy.render.regions import face_skin
+from deepenergy.render.materials import face_skin
 from deepenergy.rig import Rig
 from deepenergy.rotation import rotation_angle
 from deepenergy.shot_file import Shot

@@ -26,7 +26,7 @@ from deepenergy.evaluation.evaluate import Evaluation, evaluate, format_table
 from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer
-from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.report import write_report
 from deepenergy.rig import Rig
 from deepenergy.rotation import so3_exp, so3_log

@@ -26,7 +26,7 @@ from deepenergy.landmarks.observe import Observations, observe
 from deepenergy.params import Parameters
 from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer
-from deepenergy.render.occlusion import ambient_occlusion
+from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.pipeline.checkpoint import Checkpoint, key_of
 from deepenergy.rig import Rig
 from deepenergy.solver_config import SolverConfig

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepenergy.render.edge_points import EdgePoints
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.visibility import differentiated
+from deepenergy.render.no_gradient import differentiated
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from deepenergy.render.lighting import frontal_light
 from deepenergy.render.mesh_edges import MeshEdges, mesh_edges
 from deepenergy.render.normals import vertex_normals
 from deepenergy.render.project import project
-from deepenergy.render.rasterize import Backend, rasterize
+from deepenergy.render.operations import Backend, rasterize
 from deepenergy.render.reflected import reflected
 from deepenergy.render.shade_numba import shade
 from deepenergy.render.texture import MipTexture, face_footprints, mip_texture, sample_mips
-from deepenergy.render.visibility import Visible, differentiated, without_derivative
+from deepenergy.render.no_gradient import Visible, differentiated, without_derivative
 from deepenergy.rig import Rig
 
 _GREY_SKIN = (0.42, 0.27, 0.20)

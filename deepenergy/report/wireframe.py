@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from deepenergy.camera import Camera
-from deepenergy.render.rasterize import rasterize
+from deepenergy.render.operations import rasterize
 from deepenergy.rig import Rig
 
 # A line on the visible surface may lie this share of the face's depth range behind the depth buffer's sample.

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.render.normals import vertex_normals
-from deepenergy.render.rasterize import rasterize
+from deepenergy.render.operations import rasterize
 from deepenergy.rig import Rig
 
 _DIRECTIONS = 64

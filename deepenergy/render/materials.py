@@ -15,7 +15,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from deepenergy.render.rasterize import rasterize
+from deepenergy.render.operations import rasterize
 from deepenergy.rig import Rig
 
 MATERIALS = ("skin", "hair", "eyes", "teeth", "mouth")

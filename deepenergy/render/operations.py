@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.rasterize_numba import rasterize_numba
-from deepenergy.render.rasterize_pytorch3d import rasterize_pytorch3d
+from deepenergy.render.pytorch3d_backend import rasterize_pytorch3d
 from deepenergy.render.rasterize_torch import rasterize_torch
 
 Backend = Literal["auto", "numba", "torch", "pytorch3d"]
