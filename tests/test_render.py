@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepenergy import Camera, Rig
 from deepenergy.render import Renderer, rasterize
-from deepenergy.render import rasterize_numba
+from deepenergy.render.compiled import rasterize as rasterize_numba
 from deepenergy.render.interpolate import surface_points
 from deepenergy.render.lighting import frontal_light, sh_basis, sh_shade
 from deepenergy.render.normals import vertex_normals

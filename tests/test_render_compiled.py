@@ -15,16 +15,16 @@ from deepenergy import Camera, Rig
 from deepenergy.colour import srgb_to_linear
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.blend import Blend
-from deepenergy.render.compiled import apply_compiled
+from deepenergy.render.compiled.operation import apply_compiled
 from deepenergy.render.develop import develop, develop_in_torch
-from deepenergy.render.edge_points import EdgePoints, edge_colours
+from deepenergy.render.compiled.edge_points import EdgePoints, edge_colours
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.interpolate import edge_surface, surface_points
 from deepenergy.render.lighting import frontal_light, sh_shade
 from deepenergy.render.normals import normals_in_torch, vertex_normals
 from deepenergy.render.project import _Project, project, project_in_torch
-from deepenergy.render.reflected import DARKEST, reflected, reflected_in_torch
-from deepenergy.render.shade_numba import shade
+from deepenergy.render.compiled.lighting import DARKEST, reflected, reflected_in_torch
+from deepenergy.render.compiled.interpolate import shade
 
 Function = Callable[..., Tensor]
 CAMERA = Camera.look_at(30, 26, 44.0, (0.06, 0.04, 0.5))

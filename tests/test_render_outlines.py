@@ -19,10 +19,10 @@ from deepenergy import Camera, Rig
 from deepenergy.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render import contours
-from deepenergy.render import contours_numba
+from deepenergy.render.compiled import silhouettes as contours_numba
 from deepenergy.render.antialias import blend_of, outlines
 from deepenergy.render.blend import Blend
-from deepenergy.render.blend_numba import find_blend
+from deepenergy.render.compiled.outlines import find_blend
 from deepenergy.render.cliffs import advance, find_cliffs, find_rims
 from deepenergy.render.contours import find_crossings
 from deepenergy.render.mesh_edges import mesh_edges

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepenergy import Rig
-from deepenergy.render.rasterize_numba import rasterize_numba
+from deepenergy.render.compiled.rasterize import rasterize_numba
 from deepenergy.rotation import euler_to_matrix, so3_exp
 from training.backgrounds import random_background
 from training.face_texture import face_texture, skin_tone

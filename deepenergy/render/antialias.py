@@ -21,7 +21,7 @@ from torch import Tensor
 from deepenergy.render.blend import Blend
 from deepenergy.render.cliffs import Cliffs, advance, find_cliffs, find_rims
 from deepenergy.render.contours import Crossings, find_crossings
-from deepenergy.render.edge_points import EdgePoints
+from deepenergy.render.compiled.edge_points import EdgePoints
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 from deepenergy.render.piercings import Piercings, apart, find_piercings, gap_of, meeting

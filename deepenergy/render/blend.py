@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.render.edge_points import EdgePoints
+from deepenergy.render.compiled.edge_points import EdgePoints
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepenergy.colour import linear_to_srgb
-from deepenergy.render.bands import bands, in_threads
+from deepenergy.render.compiled.rows import bands, in_threads
 from deepenergy.render.blend import Blend
-from deepenergy.render.compiled import Tensors, apply_compiled, array_of
+from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
 from deepenergy.threads import map_in_threads
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.render.edge_points import EdgePoints
+from deepenergy.render.compiled.edge_points import EdgePoints
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.no_gradient import differentiated
 

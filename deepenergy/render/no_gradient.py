@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
 from torch.autograd import forward_ad
 
-from deepenergy.render.blend_numba import LinearBlend
+from deepenergy.render.compiled.outlines import LinearBlend
 from deepenergy.render.cliffs import Cliffs
 from deepenergy.render.contours import Crossings
 from deepenergy.render.fragments import Fragments

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.compiled import Tensors, apply_compiled, array_of
+from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
 
 _SHORTEST = 1e-12
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.rasterize_numba import rasterize_numba
+from deepenergy.render.compiled.rasterize import rasterize_numba
 from deepenergy.render.pytorch3d_backend import rasterize_pytorch3d
 from deepenergy.render.rasterize_torch import rasterize_torch
 

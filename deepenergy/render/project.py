@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.render.compiled import Tensors, apply_compiled, array_of
+from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
 
 # As the camera takes a point in its own plane.
 _NEAREST = 1e-9

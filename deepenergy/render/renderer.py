@@ -13,9 +13,9 @@ from deepenergy.camera import Camera
 from deepenergy.colour import srgb_to_linear
 from deepenergy.render.antialias import blend_of, outlines
 from deepenergy.render.blend import Blend
-from deepenergy.render.blend_numba import find_blend
+from deepenergy.render.compiled.outlines import find_blend
 from deepenergy.render.develop import develop
-from deepenergy.render.edge_points import edge_colours
+from deepenergy.render.compiled.edge_points import edge_colours
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.interpolate import Surface, edge_surface, surface_points
 from deepenergy.render.lighting import frontal_light
@@ -23,8 +23,8 @@ from deepenergy.render.mesh_edges import MeshEdges, mesh_edges
 from deepenergy.render.normals import vertex_normals
 from deepenergy.render.project import project
 from deepenergy.render.operations import Backend, rasterize
-from deepenergy.render.reflected import reflected
-from deepenergy.render.shade_numba import shade
+from deepenergy.render.compiled.lighting import reflected
+from deepenergy.render.compiled.interpolate import shade
 from deepenergy.render.texture import MipTexture, face_footprints, mip_texture, sample_mips
 from deepenergy.render.no_gradient import Visible, differentiated, without_derivative
 from deepenergy.rig import Rig

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.compiled import Tensors, apply_compiled, array_of
+from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
 
 
 @dataclass(frozen=True)
