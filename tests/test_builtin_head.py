@@ -12,7 +12,7 @@ from deepenergy.builtin_head import randomised_head
 from deepenergy.builtin_head.performance import performance
 from deepenergy.control_groups import group_of
 from deepenergy.render import Renderer
-from deepenergy.render.normals import vertex_normals
+from deepenergy.render.reference.normals import vertex_normals
 from deepenergy.rotation import euler_to_matrix
 
 

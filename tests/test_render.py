@@ -16,9 +16,9 @@ from torch import Tensor
 from deepenergy import Camera, Rig
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.compiled import rasterize as rasterize_numba
-from deepenergy.render.interpolate import surface_points
+from deepenergy.render.reference.interpolate import surface_points
 from deepenergy.render.lighting import frontal_light, sh_basis, sh_shade
-from deepenergy.render.normals import vertex_normals
+from deepenergy.render.reference.normals import vertex_normals
 from deepenergy.render.operations import Backend
 from deepenergy.render.texture import sample_texture
 
@@ -131,7 +131,7 @@ def test_what_lies_behind_a_block_is_told() -> None:
 def test_memory_limit_does_not_change_the_torch_result(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, depth, faces = soup(3, 80, 40)
     whole = rasterize(pixels, depth, faces, (40, 40), backend="torch")
-    monkeypatch.setattr("deepenergy.render.rasterize_torch._CANDIDATES_AT_ONCE", 50)
+    monkeypatch.setattr("deepenergy.render.reference.rasterize._CANDIDATES_AT_ONCE", 50)
     split = rasterize(pixels, depth, faces, (40, 40), backend="torch")
     assert torch.equal(whole.face_index, split.face_index)
     torch.testing.assert_close(whole.depth, split.depth)

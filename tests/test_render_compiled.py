@@ -16,13 +16,13 @@ from deepenergy.colour import srgb_to_linear
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled.operation import apply_compiled
-from deepenergy.render.develop import develop, develop_in_torch
+from deepenergy.render.reference.resolve import develop, develop_in_torch
 from deepenergy.render.compiled.edge_points import EdgePoints, edge_colours
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.interpolate import edge_surface, surface_points
+from deepenergy.render.reference.interpolate import edge_surface, surface_points
 from deepenergy.render.lighting import frontal_light, sh_shade
-from deepenergy.render.normals import normals_in_torch, vertex_normals
-from deepenergy.render.project import _Project, project, project_in_torch
+from deepenergy.render.reference.normals import normals_in_torch, vertex_normals
+from deepenergy.render.reference.project import _Project, project, project_in_torch
 from deepenergy.render.compiled.lighting import DARKEST, reflected, reflected_in_torch
 from deepenergy.render.compiled.interpolate import shade
 

@@ -18,15 +18,15 @@ from torch.func import jvp
 from deepenergy import Camera, Rig
 from deepenergy.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.render import Renderer, rasterize
-from deepenergy.render import contours
+from deepenergy.render.reference import silhouettes as contours
 from deepenergy.render.compiled import silhouettes as contours_numba
-from deepenergy.render.antialias import blend_of, outlines
+from deepenergy.render.reference.outlines import blend_of, outlines
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled.outlines import find_blend
-from deepenergy.render.cliffs import advance, find_cliffs, find_rims
-from deepenergy.render.contours import find_crossings
+from deepenergy.render.reference.depth_steps import advance, find_cliffs, find_rims
+from deepenergy.render.reference.silhouettes import find_crossings
 from deepenergy.render.mesh_edges import mesh_edges
-from deepenergy.render.piercings import gap_of
+from deepenergy.render.reference.intersections import gap_of
 from deepenergy.render.texture import mip_texture
 
 SIDE = 32

@@ -21,7 +21,7 @@ from deepenergy.camera import Camera
 from deepenergy.colour import srgb_to_linear
 from deepenergy.appearance.albedo_solve import PixelData, albedo_weights, light_weights, solve_albedo, solve_light
 from deepenergy.appearance.albedo_unknowns import AlbedoUnknowns, texel_unknowns, vertex_unknowns
-from deepenergy.render.interpolate import Surface
+from deepenergy.render.reference.interpolate import Surface
 from deepenergy.render.lighting import frontal_light, sh_basis_cosine
 from deepenergy.render.materials import EYES, HAIR, MOUTH, SKIN, TEETH, face_skin, material_regions
 from deepenergy.render.renderer import Renderer

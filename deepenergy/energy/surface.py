@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.params import Parameters
-from deepenergy.render.normals import vertex_normals
+from deepenergy.render.reference.normals import vertex_normals
 from deepenergy.render.operations import rasterize
 from deepenergy.rig import Jaw, Rig
 from deepenergy.rotation import hat, left_jacobian, so3_exp

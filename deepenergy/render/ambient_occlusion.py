@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.render.normals import vertex_normals
+from deepenergy.render.reference.normals import vertex_normals
 from deepenergy.render.operations import rasterize
 from deepenergy.rig import Rig
 

@@ -17,10 +17,10 @@ from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[r
 from torch.autograd import forward_ad
 
 from deepenergy.render.compiled.outlines import LinearBlend
-from deepenergy.render.cliffs import Cliffs
-from deepenergy.render.contours import Crossings
+from deepenergy.render.reference.depth_steps import Cliffs
+from deepenergy.render.reference.silhouettes import Crossings
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.piercings import Piercings
+from deepenergy.render.reference.intersections import Piercings
 
 Look = Callable[[Tensor, Tensor], "Visible"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.compiled.rasterize import rasterize_numba
 from deepenergy.render.pytorch3d_backend import rasterize_pytorch3d
-from deepenergy.render.rasterize_torch import rasterize_torch
+from deepenergy.render.reference.rasterize import rasterize_torch
 
 Backend = Literal["auto", "numba", "torch", "pytorch3d"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.colour import linear_to_srgb, srgb_to_linear
-from deepenergy.render.interpolate import Surface
+from deepenergy.render.reference.interpolate import Surface
 from deepenergy.render.materials import material_regions
 from deepenergy.render.renderer import Render, Renderer
 

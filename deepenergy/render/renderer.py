@@ -11,17 +11,17 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.colour import srgb_to_linear
-from deepenergy.render.antialias import blend_of, outlines
+from deepenergy.render.reference.outlines import blend_of, outlines
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled.outlines import find_blend
-from deepenergy.render.develop import develop
+from deepenergy.render.reference.resolve import develop
 from deepenergy.render.compiled.edge_points import edge_colours
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.interpolate import Surface, edge_surface, surface_points
+from deepenergy.render.reference.interpolate import Surface, edge_surface, surface_points
 from deepenergy.render.lighting import frontal_light
 from deepenergy.render.mesh_edges import MeshEdges, mesh_edges
-from deepenergy.render.normals import vertex_normals
-from deepenergy.render.project import project
+from deepenergy.render.reference.normals import vertex_normals
+from deepenergy.render.reference.project import project
 from deepenergy.render.operations import Backend, rasterize
 from deepenergy.render.compiled.lighting import reflected
 from deepenergy.render.compiled.interpolate import shade

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from deepenergy.render.piercings import LEAST_PARTING, LEAST_WITHIN
+from deepenergy.render.reference.intersections import LEAST_PARTING, LEAST_WITHIN
 
 _ROOM = 1024
 

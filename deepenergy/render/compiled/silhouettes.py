@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from deepenergy.render.contours import BEFORE, BEHIND, GAP, STEEPEST
+from deepenergy.render.reference.silhouettes import BEFORE, BEHIND, GAP, STEEPEST
 
 _ROOM = 1024
 # Columns of what is found.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
-from deepenergy.render.piercings import marked
+from deepenergy.render.reference.intersections import marked
 
 
 @dataclass(frozen=True)
