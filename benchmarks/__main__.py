@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmarks.baseline import BASELINE, compare, load_baseline, print_findings, save_baseline, updated
 from benchmarks.metrics import Outcome, print_outcome, write_json
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 # Imported when asked for: a benchmark may need what another does not.
 NAMES = (

@@ -35,7 +35,7 @@ from benchmarks.pytorch3d_image import pytorch3d_image
 from benchmarks.truth import TruthShot
 from deepenergy.camera import Camera
 from deepenergy.colour import srgb_to_linear
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.render import Render, Renderer
 from deepenergy.render.lighting import frontal_light

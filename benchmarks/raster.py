@@ -21,7 +21,7 @@ from benchmarks.links import state_of
 from benchmarks.metrics import Metric, Outcome, PeakMemory
 from benchmarks.truth import TruthShot
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.ambient_occlusion import ambient_occlusion

@@ -19,7 +19,7 @@ from deepenergy.pipeline import shot as sequence
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.energy.photometric import PhotometricEnergy
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.evaluation.evaluate import Evaluation, evaluate
 from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.plates import Plates

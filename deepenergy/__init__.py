@@ -2,7 +2,7 @@
 
 from deepenergy import io as _io  # noqa: F401 - its import registers the readers and writers
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.plates import PlateError, Plates
 from deepenergy.rig import Jaw, Rig

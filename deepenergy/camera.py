@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy import registry
-from deepenergy.errors import InputError
+from deepenergy.runtime import registry
+from deepenergy.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 # The first pattern that is found in a name decides. Names are compared in lower case without separators and node
 # prefixes, so that ARKit, ICT-FaceKit, Maya (`face_bs.jawOpen`) and viseme spellings land in the same group. The order

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.rig import Rig
 
 # iBUG numbers: outer eye corners (the subject's right one first), top of the nose's bridge, chin.

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy import registry
-from deepenergy.errors import InputError
+from deepenergy.runtime import registry
+from deepenergy.runtime.errors import InputError
 
 # As many frames vote on the plates' size; one slate or one botched export among them must not win.
 _VOTES = 9

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy import registry
+from deepenergy.runtime import registry
 from deepenergy.control_groups import control_groups
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.rotation import so3_exp
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.fit.identity import fit_identity
 from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.detector import Detector, detector_from_name

@@ -7,7 +7,7 @@ from typing import get_args
 
 import torch
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.flow import NETWORKS
 from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.render.operations import Backend

@@ -11,9 +11,9 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from deepenergy.control_groups import GROUPS
-from deepenergy.errors import InputError, did_you_mean
+from deepenergy.runtime.errors import InputError, did_you_mean
 from deepenergy.stages import LANDMARK_SETS, Stage, check_groups
-from deepenergy.toml_input import read_toml, shown
+from deepenergy.runtime.toml_input import read_toml, shown
 
 _PRINT = "`deepenergy stages` prints the default one"
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

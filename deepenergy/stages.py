@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.control_groups import GROUPS
-from deepenergy.errors import InputError, did_you_mean
+from deepenergy.runtime.errors import InputError, did_you_mean
 from deepenergy.landmarks.readings import MOST_READINGS
 
 # Slices of the 68 iBUG landmarks.

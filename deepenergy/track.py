@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from deepenergy import registry
-from deepenergy.errors import InputError
+from deepenergy.runtime import registry
+from deepenergy.runtime.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.rotation import matrix_to_euler
 

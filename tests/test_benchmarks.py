@@ -20,7 +20,7 @@ from benchmarks.baseline import BASELINE, Entry, compare, default_tolerance, loa
 from benchmarks.facemesh import FACEMESH_TO_68, read_labels
 from benchmarks.metrics import Metric, Outcome, format_value, print_outcome, read_json, write_json
 from benchmarks.shares import Shares
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.plates import Plates
 
 ERROR = Metric("truth.mono_left.rotation_deg", 1.0, "deg", "lower", {"frames": 96})

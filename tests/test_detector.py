@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks import detector as detector_module
 from deepenergy.landmarks.boxes import iou
 from deepenergy.landmarks.detector import (

@@ -14,7 +14,7 @@ from torch.func import jvp, vmap
 from deepenergy import Camera, Parameters, Rig
 from deepenergy.energy.deep_jacobian import deep_landmarks, heatmap_landmarks
 from deepenergy.energy.network_tangents import network_tangents
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import render_landmarks
 from deepenergy.landmarks.compact import Compact
 from deepenergy.landmarks.crop import heatmap_to_plate

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from tiny_shot import WEIGHTS, fail_frame, tiny_camera, tiny_rig, tiny_track
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.evaluation.evaluate import evaluate, face_vertices, format_table
 from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.rig import Rig

@@ -12,7 +12,7 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.crop import crop_and_resize, heatmap_to_plate
 from deepenergy.landmarks.fan import FAN_WEIGHTS, Fan
 from deepenergy.landmarks.readings import find_landmarks

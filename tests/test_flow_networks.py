@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import jvp, vmap
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.flow import NETWORKS, FlowNetwork, flow_network_from_name
 from deepenergy.flow.compact import WEIGHTS, CompactFlow
 from deepenergy.flow.compact_network import CompactFlowNetwork

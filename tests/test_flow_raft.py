@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torchvision_raft import import_torchvision
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.flow import flow_network_from_name
 from deepenergy.flow.raft import Raft
 from deepenergy.flow.raft_network import SMALL, RaftNetwork

@@ -178,7 +178,7 @@ def test_a_wrong_import_is_found(module: str, line: str, told: str) -> None:
         "deepenergy": "",
         "deepenergy.camera": "from deepenergy.rig import Rig" if "cycle" in told else "",
         **dict.fromkeys(["deepenergy.rig", "deepenergy.render", "deepenergy.landmarks", "deepenergy.io"], ""),
-        **dict.fromkeys(["deepenergy.io.rigs.gltf", "deepenergy.io.atomic", "deepenergy.shot_file", "deepenergy.commands.cli"], ""),
+        **dict.fromkeys(["deepenergy.io.rigs.gltf", "deepenergy.runtime.atomic", "deepenergy.shot_file", "deepenergy.commands.cli"], ""),
         module: line,
     }
     found = find_violations(sources)
@@ -188,7 +188,7 @@ def test_a_wrong_import_is_found(module: str, line: str, told: str) -> None:
 def test_a_right_import_is_not_found() -> None:
     sources = {
         "deepenergy": "from deepenergy.rig import Rig\n__all__ = ['Rig']",
-        "deepenergy.errors": "import math",
+        "deepenergy.runtime.errors": "import math",
         "deepenergy.rig": "import torch\nfrom deepenergy import errors",
         "deepenergy.commands.cli": "from deepenergy import Rig\nimport typer",
     }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.io.flow.flo import read_flo, write_flo
 
 FIELD = torch.linspace(-40, 40, 2 * 5 * 7).reshape(2, 5, 7) ** 3 / 100

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageFile
 
 from deepenergy.colour import linear_to_srgb
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.io.plates.images import SUFFIXES, read_still, still_size
 
 RNG = np.random.default_rng(11)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.plates import Plates
 
 

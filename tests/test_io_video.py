@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.io.plates.video import Video
 from deepenergy.plates import PlateError, Plates
 

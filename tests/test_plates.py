@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.plates import PlateError, Plates
 
 RNG = np.random.default_rng(7)

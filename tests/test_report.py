@@ -15,7 +15,7 @@ from tiny_shot import WEIGHTS, fail_frame, tiny_camera, tiny_rig, tiny_track
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.report import write_report
 from deepenergy.report.contact_sheet import TILE, contact_sheet, draw_tile, face_windows, spread

@@ -20,7 +20,7 @@ from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.shot_file import Shot
 from deepenergy.stage_file import MEANINGS, describe, format_stages, read_stages, stages_of
 from deepenergy.stages import DEFAULT_STAGES, LANDMARK_SETS, Stage
-from deepenergy.toml_input import tomllib
+from deepenergy.runtime.toml_input import tomllib
 
 TABLE = {"name": "a", "translation": True, "rotation": False, "groups": [], "landmark_weights": {"nose": 1}}
 STAGE = '[[stage]]\nname = "a"\ntranslation = true\nrotation = false\ngroups = []\nlandmark_weights = { nose = 1 }\n'

@@ -11,7 +11,7 @@ from oracle_flow import camera, performance, track_of
 
 from deepenergy import Plates, Rig, SolverConfig
 from deepenergy.energy.surface import face_points
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.observe import Observations
 from deepenergy.params import Parameters

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import make_smoothing_spline
 from scipy.spatial.transform import Rotation, Slerp
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.rotation import rotation_angle, so3_exp
 from deepenergy.temporal.averaging import average_states, mean_rotation

@@ -13,7 +13,7 @@ from deepenergy import Camera, Plates, Rig
 from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.surface import SurfacePoints, face_points
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import bounds
 from deepenergy.flow import Flow
 from deepenergy.params import Parameters

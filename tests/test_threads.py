@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from deepenergy.threads import map_in_threads, share_out
+from deepenergy.runtime.threads import map_in_threads, share_out
 
 
 @pytest.fixture(params=[1, 2, 3], autouse=True)

@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from tiny_shot import WEIGHTS, fail_frame, tiny_rig, tiny_track
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.track import Track
 
 

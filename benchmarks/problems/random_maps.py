@@ -12,7 +12,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from deepenergy.solve import Solution, minimise
-from deepenergy.threads import map_in_threads
+from deepenergy.runtime.threads import map_in_threads
 
 TOLERANCE = 1e-10
 _GAIN, _RESPONSE, _TRUTH, _NOISE = 1.0, 2.0, 1.25, 0.05

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
-from deepenergy.io.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
+from deepenergy.runtime.atomic import atomic_path
 from deepenergy.params import Parameters
 from deepenergy.plates import PlateError, Plates
 from deepenergy.render import Renderer

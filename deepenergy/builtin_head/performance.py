@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.builtin_head.expressions import NAMES
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.params import Parameters
 from deepenergy.rotation import euler_to_matrix
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -21,7 +21,7 @@ from torch import Tensor
 from deepenergy.builtin_head.performance import performance
 from deepenergy.camera import Camera
 from deepenergy.colour import linear_to_srgb, srgb_to_linear
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.evaluation.evaluate import Evaluation, evaluate, format_table
 from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.params import Parameters

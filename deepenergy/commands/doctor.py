@@ -14,10 +14,10 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from deepenergy.weight_file import WeightFile
+    from deepenergy.runtime.weight_file import WeightFile
 
 # (distribution, module to import, what it is for). Importing, not only looking, since a wheel may lack its libraries.
 REQUIRED = (

@@ -36,7 +36,7 @@ from torch.utils._pytree import tree_leaves
 
 from deepenergy.camera import Camera
 from deepenergy.energy.network_tangents import network_tangents
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.crop import crop_and_resize, heatmap_to_plate
 from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, LANDMARKS, HeatmapNetwork
 from deepenergy.landmarks.soft_argmax import local_soft_argmax

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.params import Parameters
 from deepenergy.rig import Rig

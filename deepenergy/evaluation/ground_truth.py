@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.track import Track
 
 

@@ -31,7 +31,7 @@ from deepenergy.solve.kernels import weighting
 from deepenergy.solver_config import KERNELS, SolverConfig
 from deepenergy.fit.stage_result import OnStage, stage_result
 from deepenergy.stages import Stage
-from deepenergy.threads import map_in_threads
+from deepenergy.runtime.threads import map_in_threads
 
 Progress = Callable[[str, int, int], None]
 _RENDERS_AT_ONCE = 4

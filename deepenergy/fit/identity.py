@@ -16,7 +16,7 @@ from torch.func import jacfwd, vmap
 
 from deepenergy.camera import Camera
 from deepenergy.energy import LandmarkEnergy
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import bounds, free_parameters
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork

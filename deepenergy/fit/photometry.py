@@ -14,7 +14,7 @@ from deepenergy.energy.photometric import PhotometricEnergy, look_up, luminance_
 from deepenergy.energy.surface import SurfacePoints, face_points
 from deepenergy.params import Parameters
 from deepenergy.render import Render, Renderer
-from deepenergy.threads import map_in_threads
+from deepenergy.runtime.threads import map_in_threads
 
 WINDOW = 256
 POINTS = 1500

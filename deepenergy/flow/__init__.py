@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.flow.network import Flow, FlowNetwork
 
 NETWORKS = ("compact", "raft", "raft_small", "dis")

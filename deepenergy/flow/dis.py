@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.flow.network import Flow, check_pair, landing_validity
 
 _SMALLEST = 32

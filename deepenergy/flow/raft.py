@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.flow.network import Flow, check_pair, landing_validity
 from deepenergy.flow.raft_network import LARGE, SMALL, UPDATES, RaftNetwork
-from deepenergy.weight_file import WeightFile
+from deepenergy.runtime.weight_file import WeightFile
 
 # The side that inputs are resized to (sections 6 and 7 of the paper).
 INPUT_SIZE = 512

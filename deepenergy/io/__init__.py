@@ -1,6 +1,6 @@
 """Readers and writers of the nouns, registered by file ending; their libraries load on first use."""
 
-from deepenergy.registry import register
+from deepenergy.runtime.registry import register
 
 register("read rig", (".glb", ".gltf"), "deepenergy.io.rigs.gltf:read_rig")
 register("read rig", (".npz",), "deepenergy.io.rigs.rig_npz:read_rig")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.network import HeatmapNetwork
 
 NETWORKS = ("compact", "fan")

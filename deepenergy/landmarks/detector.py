@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.boxes import box_area, iou
-from deepenergy.threads import map_in_threads
-from deepenergy.weight_file import WeightFile
+from deepenergy.runtime.threads import map_in_threads
+from deepenergy.runtime.weight_file import WeightFile
 
 MMOD = WeightFile(
     field="detector 'cnn'",

@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.boxes import square_boxes
 from deepenergy.landmarks.network import CROP_SIZE
-from deepenergy.weight_file import WeightFile
+from deepenergy.runtime.weight_file import WeightFile
 
 _URL = "https://www.adrianbulat.com/downloads/python-fan/"
 _SOURCE = "published with the package face-alignment, BSD-3"

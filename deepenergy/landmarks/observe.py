@@ -17,7 +17,7 @@ from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.landmarks.search import LEAST_CONFIDENCE, FoundFace, search_face
 from deepenergy.plates import PlateError, Plates
 from deepenergy.landmarks.one_euro import one_euro
-from deepenergy.threads import map_in_threads
+from deepenergy.runtime.threads import map_in_threads
 
 Progress = Callable[[str, int, int], None]
 # Share of the usual confidence on detected faces; beside a face it is 0.6 of that at most (compact).

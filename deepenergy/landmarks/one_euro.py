@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 
 def one_euro(

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.io.atomic import atomic_path
+from deepenergy.runtime.atomic import atomic_path
 from deepenergy.plates import PlateError, Plates
 from deepenergy.rig import Rig
 

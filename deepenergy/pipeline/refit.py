@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.flow import FlowNetwork
 from deepenergy.plates import Plates
 from deepenergy.rig import Rig

@@ -12,7 +12,7 @@ from fileseq import framesToFrameRange
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.face_check import check_face
 from deepenergy.face_paint import painted
 from deepenergy.pipeline.failures import Evidence, judge

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.render.fragments import Fragments
 
 INSTALL = "pip install --no-build-isolation git+https://github.com/facebookresearch/pytorch3d.git"

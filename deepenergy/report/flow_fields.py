@@ -11,7 +11,7 @@ from PIL import Image
 
 from deepenergy.flow import FlowNetwork
 from deepenergy.flow.colours import flow_colours
-from deepenergy.io.atomic import atomic_path
+from deepenergy.runtime.atomic import atomic_path
 from deepenergy.io.flow.flo import write_flo
 from deepenergy.plates import PlateError, Plates
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from deepenergy.camera import Camera
-from deepenergy.io.atomic import atomic_path
+from deepenergy.runtime.atomic import atomic_path
 from deepenergy.params import Parameters
 from deepenergy.report.wireframe import SurfaceLines, surface_lines, visible_lines
 from deepenergy.rig import Rig

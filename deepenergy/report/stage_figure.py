@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.report.contact_sheet import face_windows, fit_window
 from deepenergy.report.overlay import CORRESPONDENCE, FEATURE, PLATE_LANDMARK, RENDER_LANDMARK, WIRE, font_of
 from deepenergy.report.stages import draw_stage, residual_text, stage_overlay, stage_title, write_title

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
-from deepenergy.io.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
+from deepenergy.runtime.atomic import atomic_path
 from deepenergy.plates import PlateError, Plates
 from deepenergy.report.contact_sheet import spread
 from deepenergy.report.overlay import (

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
-from deepenergy.io.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
+from deepenergy.runtime.atomic import atomic_path
 from deepenergy.report.contact_sheet import Tile, contact_sheet, draw_tile, face_windows, spread
 from deepenergy.report.overlay import Overlay, dark_card, to_image, write_overlay_video
 from deepenergy.report.page import render_page

@@ -20,7 +20,7 @@ from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.params import Parameters
 from deepenergy.temporal.chain import Chain
-from deepenergy.threads import map_in_threads
+from deepenergy.runtime.threads import map_in_threads
 
 # Share of the diagonal that is added to it: keeps what nothing sees where it is.
 _DAMPING = 1e-6

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepenergy.camera import Camera
 from deepenergy.energy.surface import SurfacePoints, face_points
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import PlateCrop, fit_frames
 from deepenergy.flow import FlowNetwork
 from deepenergy.landmarks.crop import crop_and_resize

@@ -23,7 +23,7 @@ from deepenergy.camera import Camera
 from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.surface import SurfacePoints, face_points
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import bounds as parameter_bounds
 from deepenergy.flow import FlowNetwork
 from deepenergy.params import Parameters

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from deepenergy.camera import Camera
-from deepenergy.errors import InputError
-from deepenergy.io.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
+from deepenergy.runtime.atomic import atomic_path
 
 CONVENTION = (
     "OpenCV camera axes (x right, y down, z forward); x_cam = world_to_camera @ [x_world, 1]; u = fx*x/z+cx, "

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 # Which layer is the picture, where a file has several with R, G and B; "" is no layer at all.
 _PICTURE_LAYERS = ("", "rgba", "rgb", "beauty", "combined")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fileseq import FrameSet
 from fileseq.exceptions import FileSeqException
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 _EXPECTED = "a frame range like 1001-1096, 1001-1096x2 or 1001,1005,1010-1020"
 

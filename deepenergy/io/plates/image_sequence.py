@@ -14,7 +14,7 @@ from fileseq.exceptions import FileSeqException
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.io.plates.frame_range import parse_frames
 from deepenergy.io.plates.images import SUFFIXES, read_still, still_size
 from deepenergy.plates import PlateError

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepenergy.colour import linear_to_srgb
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAGIC = {

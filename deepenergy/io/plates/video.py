@@ -20,7 +20,7 @@ import av
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.io.plates.frame_range import parse_frames
 from deepenergy.io.plates.packet_index import PacketIndex, counted, list_packets
 from deepenergy.io.plates.video_picture import picture_to_tensor

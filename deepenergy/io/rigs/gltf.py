@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.io.rigs.gltf_file import GltfFile
 from deepenergy.io.rigs.gltf_material import Material, bake_albedo, read_material, shared_texture
 from deepenergy.io.rigs.gltf_nodes import NodeTree

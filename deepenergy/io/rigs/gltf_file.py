@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from deepenergy.colour import srgb_to_linear
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.face_paint import EYE_ALBEDO, IRIS_ALBEDO, SKIN_ALBEDO, paint_brows_and_lips, paint_iris
 from deepenergy.rig import LANDMARK_COUNT, Rig
 

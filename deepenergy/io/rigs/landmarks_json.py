@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 from deepenergy.rig import LANDMARK_COUNT, Rig
 
 LAYOUT = '{"indices": [68 vertex numbers]} or {"faces": [68 triangle numbers], "barycentrics": [[a, b, c], ...]}'

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepenergy.io.atomic import atomic_path
+from deepenergy.runtime.atomic import atomic_path
 from deepenergy.params import JAW_NAMES
 from deepenergy.track import Track
 

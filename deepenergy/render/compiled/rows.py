@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from deepenergy.threads import share_out
+from deepenergy.runtime.threads import share_out
 
 
 def in_threads(work: Callable[..., Any], jobs: Sequence[tuple[int, ...]]) -> list[Any]:

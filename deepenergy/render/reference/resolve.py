@@ -18,7 +18,7 @@ from deepenergy.colour import linear_to_srgb
 from deepenergy.render.compiled.rows import bands, in_threads
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
-from deepenergy.threads import map_in_threads
+from deepenergy.runtime.threads import map_in_threads
 
 
 def develop(

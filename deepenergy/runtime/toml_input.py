@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 if sys.version_info >= (3, 11):
     import tomllib

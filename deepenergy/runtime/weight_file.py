@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 # torch.hub's convention: the first digits of the SHA-256 stand in the name, before the ending.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")

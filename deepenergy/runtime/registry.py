@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 _table: dict[tuple[str, str], str] = {}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deepenergy.errors import InputError
+from deepenergy.runtime.errors import InputError
 
 
 @contextmanager

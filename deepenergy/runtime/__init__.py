@@ -1,0 +1,1 @@
+"""What every module may use: errors, the registry of formats, threads, files written whole."""
