@@ -19,8 +19,8 @@ from benchmarks.metrics import Metric, Outcome
 from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork, landmark_box
 from deepenergy.landmarks.readings import find_landmarks
-from deepenergy.plates import Plates
-from deepenergy.rig import Rig
+from deepenergy.scene.plates import Plates
+from deepenergy.scene.rig import Rig
 
 if TYPE_CHECKING:
     from training.renders import Actor

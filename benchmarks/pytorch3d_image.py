@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.camera import Camera
-from deepenergy.colour import srgb_to_linear
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.render import Renderer
 from deepenergy.render.pytorch3d_backend import load_pytorch3d, to_ndc
 

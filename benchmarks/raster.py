@@ -20,9 +20,9 @@ from benchmarks.data import data_folder
 from benchmarks.links import state_of
 from benchmarks.metrics import Metric, Outcome, PeakMemory
 from benchmarks.truth import TruthShot
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.render.pytorch3d_backend import load_pytorch3d, to_ndc

@@ -23,11 +23,11 @@ from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.flow import flow_network_from_name
-from deepenergy.params import Parameters
-from deepenergy.rotation import rotation_angle, so3_log
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.rotation import rotation_angle, so3_log
 from deepenergy.temporal.refine import METHODS, RefineConfig, refine
 from deepenergy.temporal.states import states_of
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 _EVERY = 10
 _DRAWN = ("averaging", "hybrid")

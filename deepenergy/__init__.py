@@ -1,15 +1,15 @@
 """deepenergy: offline facial performance solver by differentiable analysis-by-synthesis."""
 
 from deepenergy import io as _io  # noqa: F401 - its import registers the readers and writers
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError
-from deepenergy.params import Parameters
-from deepenergy.plates import PlateError, Plates
-from deepenergy.rig import Jaw, Rig
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.plates import PlateError, Plates
+from deepenergy.scene.rig import Jaw, Rig
 from deepenergy.solver import Solver, fit_sequence
 from deepenergy.solver_config import SolverConfig
 from deepenergy.stages import Stage
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 __all__ = [
     "Camera",

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError, did_you_mean
-from deepenergy.plates import Plates
-from deepenergy.rig import Rig
+from deepenergy.scene.plates import Plates
+from deepenergy.scene.rig import Rig
 from deepenergy.stage_file import stages_of
 from deepenergy.runtime.toml_input import read_toml, shown
 

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from deepenergy.control_groups import GROUPS
+from deepenergy.scene.control_groups import GROUPS
 from deepenergy.runtime.errors import InputError, did_you_mean
 from deepenergy.stages import LANDMARK_SETS, Stage, check_groups
 from deepenergy.runtime.toml_input import read_toml, shown

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.control_groups import GROUPS
+from deepenergy.scene.control_groups import GROUPS
 from deepenergy.runtime.errors import InputError, did_you_mean
 from deepenergy.landmarks.readings import MOST_READINGS
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from deepenergy import Camera, Plates, Rig
 from deepenergy.flow import Flow
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.render.operations import rasterize
-from deepenergy.rotation import so3_exp
-from deepenergy.track import Track
+from deepenergy.scene.rotation import so3_exp
+from deepenergy.scene.track import Track
 
 _ROWS = 64
 SIZE = (240, 200)

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from deepenergy import Camera, InputError, Rig
 from deepenergy.appearance.shot import choose_frames, load_light, save_light, skin_psnr
 from deepenergy.commands.cli import app
-from deepenergy.colour import srgb_to_linear
-from deepenergy.params import Parameters
+from deepenergy.scene.colour import srgb_to_linear
+from deepenergy.scene.state import Parameters
 from deepenergy.render import Renderer
 from deepenergy.appearance.albedo_solve import PixelData, solve_albedo, solve_light
 from deepenergy.appearance.albedo_unknowns import bleed
@@ -28,8 +28,8 @@ from deepenergy.appearance.uv_atlas import make_atlas, with_texture
 from deepenergy.render.passes import render_passes
 from deepenergy.render.texture import sample_texture
 from deepenergy.appearance.inpaint import inpaint, mirror_values
-from deepenergy.rotation import so3_exp
-from deepenergy.track import Track
+from deepenergy.scene.rotation import so3_exp
+from deepenergy.scene.track import Track
 
 VIEWS = [Camera.look_at(128, 128, 460.0, eye) for eye in ((0.0, 0, 1), (0.8, 0.2, 0.6), (-0.8, -0.2, 0.6))]
 

@@ -21,7 +21,7 @@ from benchmarks.facemesh import FACEMESH_TO_68, read_labels
 from benchmarks.metrics import Metric, Outcome, format_value, print_outcome, read_json, write_json
 from benchmarks.shares import Shares
 from deepenergy.runtime.errors import InputError
-from deepenergy.plates import Plates
+from deepenergy.scene.plates import Plates
 
 ERROR = Metric("truth.mono_left.rotation_deg", 1.0, "deg", "lower", {"frames": 96})
 SOLVED = Metric("truth.mono_left.solved", 0.98, "share", "higher")

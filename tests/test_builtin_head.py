@@ -10,10 +10,10 @@ import torch
 from deepenergy import Camera, Parameters, Rig
 from deepenergy.builtin_head import randomised_head
 from deepenergy.builtin_head.performance import performance
-from deepenergy.control_groups import group_of
+from deepenergy.scene.control_groups import group_of
 from deepenergy.render import Renderer
 from deepenergy.render.reference.normals import vertex_normals
-from deepenergy.rotation import euler_to_matrix
+from deepenergy.scene.rotation import euler_to_matrix
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from deepenergy import Rig
 from deepenergy.commands.cli import app, summary, units_hint
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:

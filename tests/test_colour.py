@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepenergy.colour import linear_to_srgb, srgb_to_linear
+from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
 
 
 @pytest.mark.parametrize(

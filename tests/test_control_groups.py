@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deepenergy import InputError
-from deepenergy.control_groups import GROUPS, control_groups, group_of
+from deepenergy.scene.control_groups import GROUPS, control_groups, group_of
 
 # Apple's ARFaceAnchor.BlendShapeLocation, all 52.
 ARKIT = {

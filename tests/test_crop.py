@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from deepenergy import Camera
-from deepenergy.landmarks.crop import crop_and_resize, heatmap_to_plate, plate_to_heatmap
+from deepenergy.scene.window import crop_and_resize, heatmap_to_plate, plate_to_heatmap
 
 F64 = torch.float64
 # torch's first forward-mode call loads decompositions that use its own deprecated torch.jit.script.

@@ -15,7 +15,7 @@ from torch.func import jvp
 from deepenergy import Parameters
 from deepenergy.energy.deep_jacobian import deep_landmarks, heatmap_landmarks
 from deepenergy.energy.network_tangents import network_tangents
-from deepenergy.landmarks.crop import heatmap_to_plate
+from deepenergy.scene.window import heatmap_to_plate
 from deepenergy.landmarks.fan import Fan
 from deepenergy.landmarks.soft_argmax import local_soft_argmax
 from deepenergy.render import Renderer

@@ -10,7 +10,7 @@ from rigs import random_rig
 from deepenergy import Camera, Parameters, Rig
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.fit.frames import bounds, free_parameters
-from deepenergy.rotation import euler_to_matrix, rotation_angle
+from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 from deepenergy.solve import minimise
 from deepenergy.stages import DEFAULT_STAGES, LANDMARK_SETS, Stage
 

@@ -17,11 +17,11 @@ from deepenergy.energy.network_tangents import network_tangents
 from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import render_landmarks
 from deepenergy.landmarks.compact import Compact
-from deepenergy.landmarks.crop import heatmap_to_plate
+from deepenergy.scene.window import heatmap_to_plate
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.landmarks.soft_argmax import local_soft_argmax
 from deepenergy.render import Renderer
-from deepenergy.rotation import euler_to_matrix
+from deepenergy.scene.rotation import euler_to_matrix
 
 # torch's first forward-mode call loads decompositions that use its own deprecated torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")

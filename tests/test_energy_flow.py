@@ -15,9 +15,9 @@ from deepenergy import Camera, Rig
 from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowEnergy, FlowWeight, deep_flow
 from deepenergy.energy.surface import SurfacePoints, face_points, face_window, visible_points
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.render import Renderer
-from deepenergy.rotation import so3_exp
+from deepenergy.scene.rotation import so3_exp
 from deepenergy.solve import difference_jacobian, minimise
 
 F64 = torch.float64

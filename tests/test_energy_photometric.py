@@ -16,10 +16,10 @@ from deepenergy.energy.stack import JointEnergy
 from deepenergy.energy.photometric import PhotometricEnergy, look_up, luminance_features
 from deepenergy.energy.pull_back import pull_back
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.landmarks.crop import crop_and_resize
+from deepenergy.scene.window import crop_and_resize
 from deepenergy.fit.photometry import Photometry, alike
 from deepenergy.render import Renderer
-from deepenergy.rotation import euler_to_matrix, rotation_angle, so3_exp
+from deepenergy.scene.rotation import euler_to_matrix, rotation_angle, so3_exp
 from deepenergy.solve import minimise
 
 F64 = torch.float64

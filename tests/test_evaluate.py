@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from tiny_shot import WEIGHTS, fail_frame, tiny_camera, tiny_rig, tiny_track
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError
 from deepenergy.evaluation.evaluate import evaluate, face_vertices, format_table
 from deepenergy.evaluation.ground_truth import GroundTruth
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 
 RIG, CAMERA = tiny_rig(), tiny_camera()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

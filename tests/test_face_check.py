@@ -11,8 +11,8 @@ from rigs import random_rig
 from torch import Tensor
 
 from deepenergy import InputError, Rig
-from deepenergy.face_check import check_face
-from deepenergy.rotation import euler_to_matrix
+from deepenergy.scene.rig_check import check_face
+from deepenergy.scene.rotation import euler_to_matrix
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from deepenergy import Parameters, Rig
-from deepenergy.face_paint import BROW_ALBEDO, SKIN_ALBEDO, painted
+from deepenergy.scene.rig_paint import BROW_ALBEDO, SKIN_ALBEDO, painted
 
 
 def test_brows_lips_and_eyes_are_painted_and_the_forehead_is_not() -> None:

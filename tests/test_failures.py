@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from deepenergy.pipeline.failures import Evidence, judge
-from deepenergy.params import Parameters
-from deepenergy.rotation import euler_to_matrix
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.rotation import euler_to_matrix
 from deepenergy.solver_config import SolverConfig
 
 COUNT = 40

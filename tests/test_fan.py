@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.landmarks.crop import crop_and_resize, heatmap_to_plate
+from deepenergy.scene.window import crop_and_resize, heatmap_to_plate
 from deepenergy.landmarks.fan import FAN_WEIGHTS, Fan
 from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.landmarks.soft_argmax import local_soft_argmax

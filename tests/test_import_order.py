@@ -158,26 +158,26 @@ def test_imports_flow_one_way() -> None:
 @pytest.mark.parametrize(
     ("module", "line", "told"),
     [
-        ("deepenergy.rig", "from deepenergy.render.renderer import Renderer", "(nouns) imports deepenergy.render"),
-        ("deepenergy.rig", "def f():\n    import deepenergy.io.rigs.gltf", "(nouns) imports deepenergy.io.rigs.gltf (io)"),
-        ("deepenergy.rig", "import scipy", "imports scipy"),
+        ("deepenergy.scene.rig", "from deepenergy.render.renderer import Renderer", "(nouns) imports deepenergy.render"),
+        ("deepenergy.scene.rig", "def f():\n    import deepenergy.io.rigs.gltf", "(nouns) imports deepenergy.io.rigs.gltf (io)"),
+        ("deepenergy.scene.rig", "import scipy", "imports scipy"),
         ("deepenergy.render.renderer", "from deepenergy import landmarks", "imports deepenergy.landmarks"),
         ("deepenergy.render.renderer", "from .. import landmarks", "imports deepenergy.landmarks"),
         ("deepenergy.render.renderer", "from deepenergy import Rig", "imports deepenergy (package)"),
-        ("deepenergy.solve.dogleg", "from deepenergy.rig import Rig", "(solve) imports deepenergy.rig (nouns)"),
+        ("deepenergy.solve.dogleg", "from deepenergy.scene.rig import Rig", "(solve) imports deepenergy.scene.rig (nouns)"),
         ("deepenergy.solve.dogleg", "import numpy", "(solve) imports numpy"),
         ("deepenergy.builtin_head.head", "from deepenergy.io import atomic", "(builtin_head) imports deepenergy.io"),
         ("deepenergy.pipeline.shot", "from deepenergy import shot", "(sequence) imports deepenergy.shot_file (applications)"),
         ("deepenergy.shot_file", "if True:\n    from deepenergy.commands.cli import main", "imports deepenergy.commands.cli (cli)"),
         ("deepenergy.helpers", "", "belongs to no layer"),
-        ("deepenergy.rig", "from deepenergy import camera", "cycle: deepenergy.camera -> deepenergy.rig"),
+        ("deepenergy.scene.rig", "from deepenergy import camera", "cycle: deepenergy.scene.camera -> deepenergy.scene.rig"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, line: str, told: str) -> None:
     sources = {
         "deepenergy": "",
-        "deepenergy.camera": "from deepenergy.rig import Rig" if "cycle" in told else "",
-        **dict.fromkeys(["deepenergy.rig", "deepenergy.render", "deepenergy.landmarks", "deepenergy.io"], ""),
+        "deepenergy.scene.camera": "from deepenergy.scene.rig import Rig" if "cycle" in told else "",
+        **dict.fromkeys(["deepenergy.scene.rig", "deepenergy.render", "deepenergy.landmarks", "deepenergy.io"], ""),
         **dict.fromkeys(["deepenergy.io.rigs.gltf", "deepenergy.runtime.atomic", "deepenergy.shot_file", "deepenergy.commands.cli"], ""),
         module: line,
     }
@@ -187,9 +187,9 @@ def test_a_wrong_import_is_found(module: str, line: str, told: str) -> None:
 
 def test_a_right_import_is_not_found() -> None:
     sources = {
-        "deepenergy": "from deepenergy.rig import Rig\n__all__ = ['Rig']",
+        "deepenergy": "from deepenergy.scene.rig import Rig\n__all__ = ['Rig']",
         "deepenergy.runtime.errors": "import math",
-        "deepenergy.rig": "import torch\nfrom deepenergy import errors",
+        "deepenergy.scene.rig": "import torch\nfrom deepenergy import errors",
         "deepenergy.commands.cli": "from deepenergy import Rig\nimport typer",
     }
     assert find_violations(sources) == []

@@ -14,7 +14,7 @@ import tifffile
 import torch
 from PIL import Image, ImageFile
 
-from deepenergy.colour import linear_to_srgb
+from deepenergy.scene.colour import linear_to_srgb
 from deepenergy.runtime.errors import InputError
 from deepenergy.io.plates.images import SUFFIXES, read_still, still_size
 

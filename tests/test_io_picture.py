@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.plates import Plates
+from deepenergy.scene.plates import Plates
 
 
 def write_planes(path: Path, planes: tuple[int, int, int], height: int, pixel_format: str, full_range: bool) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from deepenergy.runtime.errors import InputError
 from deepenergy.io.plates.video import Video
-from deepenergy.plates import PlateError, Plates
+from deepenergy.scene.plates import PlateError, Plates
 
 SIZE = 64
 CODECS = {

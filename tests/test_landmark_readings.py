@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepenergy.landmarks.crop import crop_and_resize
+from deepenergy.scene.window import crop_and_resize
 from deepenergy.landmarks.network import CROP_SIZE
 from deepenergy.landmarks.readings import _MIRRORED, MOST_READINGS, find_landmarks, read_landmarks, read_points
 

@@ -11,7 +11,7 @@ from tiny_shot import fail_frame, tiny_camera, tiny_rig, tiny_track
 from deepenergy import InputError, Plates
 from deepenergy.pipeline.refit import solve_again
 from deepenergy.solver_config import SolverConfig
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 RIG, CAMERA = tiny_rig(), tiny_camera()
 PLATES = Plates.from_array(np.full((10, 80, 96, 3), 90, np.uint8), name="left")

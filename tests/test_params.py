@@ -7,8 +7,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from deepenergy import Parameters
-from deepenergy.params import JAW_NAMES
-from deepenergy.rotation import so3_exp
+from deepenergy.scene.state import JAW_NAMES
+from deepenergy.scene.rotation import so3_exp
 
 F64 = torch.float64
 

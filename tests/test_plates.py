@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.plates import PlateError, Plates
+from deepenergy.scene.plates import PlateError, Plates
 
 RNG = np.random.default_rng(7)
 

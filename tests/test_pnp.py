@@ -9,7 +9,7 @@ from rigs import random_rig
 
 from deepenergy import Camera
 from deepenergy.fit.rigid_start import rigid_start
-from deepenergy.rotation import euler_to_matrix, rotation_angle
+from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 
 F64 = torch.float64
 

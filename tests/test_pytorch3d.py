@@ -20,7 +20,7 @@ from deepenergy.commands.cli import app
 from deepenergy.render import Fragments, Renderer, rasterize
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.render.pytorch3d_backend import INSTALL, rasterize_pytorch3d, to_ndc
-from deepenergy.rotation import euler_to_matrix, rotation_angle
+from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 from deepenergy.shot_file import Shot
 from deepenergy.stages import DEFAULT_STAGES
 

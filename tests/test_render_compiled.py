@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import jacfwd, jvp, vjp, vmap
 
 from deepenergy import Camera, Rig
-from deepenergy.colour import srgb_to_linear
+from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled.operation import apply_compiled

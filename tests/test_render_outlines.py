@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from deepenergy import Camera, Rig
-from deepenergy.colour import linear_to_srgb, srgb_to_linear
+from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.reference import silhouettes as contours
 from deepenergy.render.compiled import silhouettes as contours_numba

@@ -13,7 +13,7 @@ from golden_images import assert_golden
 from test_render import sphere_rig, uv_sphere
 
 from deepenergy import Camera, Rig
-from deepenergy.colour import linear_to_srgb, srgb_to_linear
+from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.render import Renderer
 from deepenergy.render.passes import (
     Passes,

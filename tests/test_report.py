@@ -14,9 +14,9 @@ from PIL import Image
 from tiny_shot import WEIGHTS, fail_frame, tiny_camera, tiny_rig, tiny_track
 from torch import Tensor
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.report import write_report
 from deepenergy.report.contact_sheet import TILE, contact_sheet, draw_tile, face_windows, spread
 from deepenergy.report.overlay import (
@@ -34,7 +34,7 @@ from deepenergy.report.overlay import (
 from deepenergy.report.page import frame_ranges
 from deepenergy.report.plots import track_plots
 from deepenergy.report.wireframe import surface_lines, visible_lines
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 RIG, CAMERA = tiny_rig(), tiny_camera()
 

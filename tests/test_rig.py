@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from deepenergy import InputError, Jaw, Parameters, Rig
-from deepenergy.rig import LANDMARK_COUNT
+from deepenergy.scene.rig import LANDMARK_COUNT
 
 F64 = torch.float64
 NAMES = ("jawOpen", "mouthSmile_L", "browInnerUp")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from deepenergy import rotation as ours
+from deepenergy.scene import rotation as ours
 
 F64 = torch.float64
 vectors = st.lists(st.floats(-3, 3), min_size=3, max_size=3)

@@ -14,7 +14,7 @@ from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, Solv
 from deepenergy.commands.cli import summary
 from deepenergy.render import Renderer
 from deepenergy.report import StageRecorder
-from deepenergy.rotation import euler_to_matrix, rotation_angle
+from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 from deepenergy.pipeline.shot import check_input, frames_of
 from deepenergy.fit.stage_result import StageResult
 

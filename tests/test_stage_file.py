@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from deepenergy import InputError
 from deepenergy.commands.cli import app
-from deepenergy.control_groups import GROUPS
+from deepenergy.scene.control_groups import GROUPS
 from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.shot_file import Shot
 from deepenergy.stage_file import MEANINGS, describe, format_stages, read_stages, stages_of

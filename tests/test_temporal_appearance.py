@@ -14,7 +14,7 @@ from deepenergy.energy.surface import face_points
 from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.observe import Observations
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.render import Renderer
 from deepenergy.stages import DEFAULT_STAGES
 from deepenergy.temporal.appearance import Appearance, compare, local_likeness

@@ -13,8 +13,8 @@ from scipy.interpolate import make_smoothing_spline
 from scipy.spatial.transform import Rotation, Slerp
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.params import Parameters
-from deepenergy.rotation import rotation_angle, so3_exp
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.rotation import rotation_angle, so3_exp
 from deepenergy.temporal.averaging import average_states, mean_rotation
 from deepenergy.temporal.interpolate import interpolate_states
 from deepenergy.landmarks.one_euro import one_euro

@@ -18,7 +18,7 @@ from benchmarks.smoothing import errors, jitter, median_errors, second_differenc
 from benchmarks.smoothing_figure import draw_smoothing
 from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.temporal.refine import METHODS
 from deepenergy.temporal.states import states_of
 

@@ -16,8 +16,8 @@ from deepenergy.energy.surface import SurfacePoints, face_points
 from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import bounds
 from deepenergy.flow import Flow
-from deepenergy.params import Parameters
-from deepenergy.rotation import rotation_angle
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.rotation import rotation_angle
 from deepenergy.temporal.averaging import average_states
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.infill import InfillConfig, failed_runs, infill
@@ -26,7 +26,7 @@ from deepenergy.flow.plate_flows import PairFlow, PlateFlows
 from deepenergy.temporal.refine import RefineConfig, refine, segments
 from deepenergy.temporal.states import free_controls, states_of
 from deepenergy.temporal.sweeps import gauss_seidel, jacobi, plate_targets, self_targets
-from deepenergy.track import REFINED, Track
+from deepenergy.scene.track import REFINED, Track
 
 FRAMES = 12
 F64 = torch.float64

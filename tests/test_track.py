@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from tiny_shot import WEIGHTS, fail_frame, tiny_rig, tiny_track
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 
 def assert_same(a: Track, b: Track) -> None:

@@ -7,9 +7,9 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from deepenergy.camera import Camera
-from deepenergy.rig import Jaw, Rig
-from deepenergy.track import Track
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.rig import Jaw, Rig
+from deepenergy.scene.track import Track
 
 WEIGHTS = ("jawOpen", "mouthSmile_L", "browInnerUp")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deepenergy import Rig
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.operations import rasterize
-from deepenergy.rotation import euler_to_matrix, so3_exp
+from deepenergy.scene.rotation import euler_to_matrix, so3_exp
 from training.face_texture import skin_tone
 from training.flow_layers import (
     PIXELS,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepenergy import Rig
 from deepenergy.render.compiled.rasterize import rasterize_numba
-from deepenergy.rotation import euler_to_matrix, so3_exp
+from deepenergy.scene.rotation import euler_to_matrix, so3_exp
 from training.backgrounds import random_background
 from training.face_texture import face_texture, skin_tone
 from training.shade import MATERIAL_EYE, MATERIAL_TEXTURE, MATERIAL_VERTEX, shade

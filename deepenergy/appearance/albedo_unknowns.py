@@ -14,7 +14,7 @@ from deepenergy.appearance.uv_atlas import Atlas, make_atlas, with_texture
 from deepenergy.render.reference.interpolate import Surface
 from deepenergy.render.reference.normals import vertex_normals
 from deepenergy.render.texture import bilinear_taps, sample_texture
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 
 _GREY_SKIN = (0.42, 0.27, 0.20)
 # A vertex has a value from this weight of texels about it.

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import cg
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 
 # How far (metres) the mirror image of a point may lie from the surface point that it is matched with.
 _REACH = 0.006

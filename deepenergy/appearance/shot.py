@@ -16,20 +16,20 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
-from deepenergy.params import Parameters
-from deepenergy.plates import PlateError, Plates
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.render import Renderer
 from deepenergy.appearance.estimate import Appearance, estimate_appearance
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.render.passes import over_plate
 from deepenergy.render.materials import face_skin
-from deepenergy.rig import Rig
-from deepenergy.rotation import rotation_angle
+from deepenergy.scene.rig import Rig
+from deepenergy.scene.rotation import rotation_angle
 from deepenergy.shot_file import Shot
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 Progress = Callable[[str, int, int], None]
 VIEW_FRAMES = 5

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from deepenergy.render.operations import rasterize
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 
 # Side of the grid that overlaps are looked for on, and the share of an island that may overlap (shared borders do).
 _GRID = 256

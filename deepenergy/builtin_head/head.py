@@ -15,7 +15,7 @@ from deepenergy.builtin_head.landmarks import landmark_corners
 from deepenergy.builtin_head.layout import REGIONS, layout
 from deepenergy.builtin_head.paint import part_colours
 from deepenergy.builtin_head.shape import JAW_PIVOT, reshape
-from deepenergy.rig import Jaw, Rig
+from deepenergy.scene.rig import Jaw, Rig
 
 METRES = 1e-3
 

@@ -25,8 +25,8 @@ from deepenergy.runtime.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from deepenergy.rig import Rig
-    from deepenergy.track import Track
+    from deepenergy.scene.rig import Rig
+    from deepenergy.scene.track import Track
 
 WRONG_INPUT = 2
 INTERRUPTED = 130
@@ -145,11 +145,11 @@ def solve(
 ) -> None:
     """Solve a shot: plates, rig and cameras in; track, overlay video and contact sheet out."""
     from deepenergy.report import StageRecorder, write_report
-    from deepenergy.rig import Rig
+    from deepenergy.scene.rig import Rig
     from deepenergy.shot_file import Shot
     from deepenergy.solver import Solver
     from deepenergy.stage_file import read_stages
-    from deepenergy.track import Track
+    from deepenergy.scene.track import Track
 
     described = Shot.load(shot)
     config = described.solver_config()
@@ -240,11 +240,11 @@ def evaluate_track(
     landmarks: LandmarksOption = None,
 ) -> None:
     """Compare a track with the truth: rotation, translation, vertices, landmarks, jitter."""
-    from deepenergy.camera import Camera
+    from deepenergy.scene.camera import Camera
     from deepenergy.evaluation.evaluate import evaluate, format_table
     from deepenergy.evaluation.ground_truth import GroundTruth
-    from deepenergy.rig import Rig
-    from deepenergy.track import Track
+    from deepenergy.scene.rig import Rig
+    from deepenergy.scene.track import Track
 
     loaded = None if rig is None else Rig.load(rig, landmarks=landmarks)
     view = Camera.load(cameras, name=camera)
@@ -295,7 +295,7 @@ def rig_info(
     landmarks: LandmarksOption = None,
 ) -> None:
     """Say what a rig holds: sizes, control groups, jaw, landmarks, UVs, albedo, units."""
-    from deepenergy.rig import Rig
+    from deepenergy.scene.rig import Rig
 
     Console().print(_rig_table(Rig.load(path, landmarks=landmarks)))
 
@@ -304,7 +304,7 @@ def _rig_table(rig: Rig) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from deepenergy.face_check import check_face
+    from deepenergy.scene.rig_check import check_face
 
     table = Table(title=f"rig {rig.name}", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
@@ -361,7 +361,7 @@ def rig_convert(
     landmarks: LandmarksOption = None,
 ) -> None:
     """Convert a rig to deepenergy's own .npz, landmarks included."""
-    from deepenergy.rig import Rig
+    from deepenergy.scene.rig import Rig
 
     Rig.load(source, landmarks=landmarks).save(target)
     typer.echo(f"written {target}")

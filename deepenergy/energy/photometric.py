@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.energy.pull_back import pull_back
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 
 # Pixels of the 256x256 window: over what contrast is measured.
 NEIGHBOURHOOD = 5.0

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.params import Parameters
-from deepenergy.rig import Rig
-from deepenergy.rotation import left_jacobian, so3_log
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.rig import Rig
+from deepenergy.scene.rotation import left_jacobian, so3_log
 
 
 @dataclass(frozen=True)

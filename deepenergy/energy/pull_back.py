@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.params import Parameters
-from deepenergy.rotation import left_jacobian, so3_exp
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.rotation import left_jacobian, so3_exp
 
 
 def pull_back(

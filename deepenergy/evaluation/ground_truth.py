@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.energy.deep_jacobian import deep_landmarks
 from deepenergy.energy.stack import JointEnergy
@@ -20,12 +20,12 @@ from deepenergy.energy.uncertainty import parameter_sigma, patches
 from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
 from deepenergy.landmarks.readings import read_points
 from deepenergy.landmarks.observe import Observations
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.fit.photometry import LEAST_LIKENESS, Photometry, PlateCrop, alike
 from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.render import Renderer
 from deepenergy.render.light_fit import fit_light
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 from deepenergy.solve import Block, Cauchy, Problem, Solution, minimise
 from deepenergy.solve.kernels import weighting
 from deepenergy.solver_config import KERNELS, SolverConfig

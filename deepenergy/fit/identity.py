@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import bounds, free_parameters
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.landmarks.observe import Observations, observe
-from deepenergy.params import Parameters
-from deepenergy.plates import Plates
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.plates import Plates
 from deepenergy.fit.rigid_start import rigid_start
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 from deepenergy.solve import minimise
 from deepenergy.solver_config import SolverConfig
 from deepenergy.stages import Stage

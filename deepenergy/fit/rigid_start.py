@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.camera import Camera
-from deepenergy.rotation import euler_to_matrix, hat, left_jacobian, so3_exp
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.rotation import euler_to_matrix, hat, left_jacobian, so3_exp
 from deepenergy.solve import minimise
 
 _YAW = (-70.0, -35.0, 0.0, 35.0, 70.0)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.stages import Stage
 
 # Landmarks of which the network is less sure than this do not count in the mean distance.

@@ -15,7 +15,7 @@ from deepenergy.landmarks.detector import Candidates, Detector, track_faces
 from deepenergy.landmarks.network import HeatmapNetwork, LandmarkSet, landmark_box
 from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.landmarks.search import LEAST_CONFIDENCE, FoundFace, search_face
-from deepenergy.plates import PlateError, Plates
+from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.runtime.threads import map_in_threads
 

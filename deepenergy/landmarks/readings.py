@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.landmarks.crop import check_boxes, crop_and_resize, heatmap_to_plate
+from deepenergy.scene.window import check_boxes, crop_and_resize, heatmap_to_plate
 from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, LANDMARKS, HeatmapNetwork, LandmarkSet
 from deepenergy.landmarks.soft_argmax import heatmap_spread, local_soft_argmax
 

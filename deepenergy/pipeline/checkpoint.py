@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.atomic import atomic_path
-from deepenergy.plates import PlateError, Plates
-from deepenergy.rig import Rig
+from deepenergy.scene.plates import PlateError, Plates
+from deepenergy.scene.rig import Rig
 
 _LOOKED_AT = 8
 

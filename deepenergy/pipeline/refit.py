@@ -7,14 +7,14 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError
 from deepenergy.flow import FlowNetwork
-from deepenergy.plates import Plates
-from deepenergy.rig import Rig
+from deepenergy.scene.plates import Plates
+from deepenergy.scene.rig import Rig
 from deepenergy.pipeline.shot import Progress, complete
 from deepenergy.solver_config import SolverConfig
-from deepenergy.track import REFINED, Track
+from deepenergy.scene.track import REFINED, Track
 
 
 def solve_again(

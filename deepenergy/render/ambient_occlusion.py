@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepenergy.render.reference.normals import vertex_normals
 from deepenergy.render.operations import rasterize
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 
 _DIRECTIONS = 64
 _SIZE = 224

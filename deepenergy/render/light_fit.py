@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.camera import Camera
-from deepenergy.colour import srgb_to_linear
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.render.lighting import sh_basis_cosine
 from deepenergy.render.renderer import Renderer
 

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from deepenergy.render.operations import rasterize
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 
 MATERIALS = ("skin", "hair", "eyes", "teeth", "mouth")
 SKIN, HAIR, EYES, TEETH, MOUTH = range(5)

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.camera import Camera
-from deepenergy.colour import srgb_to_linear
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.render.reference.outlines import blend_of, outlines
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled.outlines import find_blend
@@ -27,7 +27,7 @@ from deepenergy.render.compiled.lighting import reflected
 from deepenergy.render.compiled.interpolate import shade
 from deepenergy.render.texture import MipTexture, face_footprints, mip_texture, sample_mips
 from deepenergy.render.no_gradient import Visible, differentiated, without_derivative
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 
 _GREY_SKIN = (0.42, 0.27, 0.20)
 # Metres.

@@ -13,7 +13,7 @@ from deepenergy.flow import FlowNetwork
 from deepenergy.flow.colours import flow_colours
 from deepenergy.runtime.atomic import atomic_path
 from deepenergy.io.flow.flo import write_flo
-from deepenergy.plates import PlateError, Plates
+from deepenergy.scene.plates import PlateError, Plates
 
 Progress = Callable[[str, int, int], None]
 

@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.atomic import atomic_path
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.report.wireframe import SurfaceLines, surface_lines, visible_lines
-from deepenergy.rig import Rig
-from deepenergy.track import Track
+from deepenergy.scene.rig import Rig
+from deepenergy.scene.track import Track
 
 WIRE = (120, 205, 255)
 FEATURE = (255, 214, 92)

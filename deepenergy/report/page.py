@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from deepenergy.report.plots import track_plots
-from deepenergy.rig import Rig
-from deepenergy.track import Track
+from deepenergy.scene.rig import Rig
+from deepenergy.scene.track import Track
 
 _STYLE = """
 :root { color-scheme: dark; --paper: #101215; --card: #181b20; --line: #2a2f37; --ink: #eef1f5; --dim: #9ea6b0;

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,21 +11,21 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
 from deepenergy.report.contact_sheet import Tile, contact_sheet, draw_tile, face_windows, spread
 from deepenergy.report.overlay import Overlay, dark_card, to_image, write_overlay_video
 from deepenergy.report.page import render_page
-from deepenergy.rig import Rig
-from deepenergy.track import Track
+from deepenergy.scene.rig import Rig
+from deepenergy.scene.track import Track
 
 # What is done, how many frames of it, and of how many.
 Progress = Callable[[str, int, int], None]
 
 
 class PlateSource(Protocol):
-    """Plates, as the report needs them (`deepenergy.plates.Plates` is one)."""
+    """Plates, as the report needs them (`deepenergy.scene.plates.Plates` is one)."""
 
     frames: tuple[int, ...]
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.render.operations import rasterize
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 
 # A line on the visible surface may lie this share of the face's depth range behind the depth buffer's sample.
 _DEPTH_SLACK = 0.02

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.energy.surface import SurfacePoints, face_window, visible_points
-from deepenergy.params import Parameters
-from deepenergy.rig import Rig
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.rig import Rig
 from deepenergy.temporal.appearance import Appearance
 from deepenergy.flow.plate_flows import UNIT_PIXELS, PairFlow, PlateFlows
 

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.surface import face_points
 from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import bounds as parameter_bounds
 from deepenergy.flow import FlowNetwork
-from deepenergy.params import Parameters
-from deepenergy.plates import Plates
-from deepenergy.rig import Rig
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.plates import Plates
+from deepenergy.scene.rig import Rig
 from deepenergy.temporal.appearance import Appearance
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.interpolate import interpolate_states
@@ -34,7 +34,7 @@ from deepenergy.temporal.joint import inside, solve_joint
 from deepenergy.flow.plate_flows import PlateFlows
 from deepenergy.temporal.states import free_controls, states_of, with_states
 from deepenergy.temporal.sweeps import BOTH, plate_targets, put, solve_rows
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 Progress = Callable[[str, int, int], None]
 METHODS = ("flow", "interpolation")

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 
 
 def interpolate_states(

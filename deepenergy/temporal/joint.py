@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.temporal.chain import Chain
 from deepenergy.runtime.threads import map_in_threads
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from deepenergy.params import Parameters
-from deepenergy.rig import Rig
-from deepenergy.track import Track
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.rig import Rig
+from deepenergy.scene.track import Track
 
 
 def states_of(track: Track) -> Parameters:

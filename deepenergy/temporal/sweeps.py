@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowEnergy, FlowWeight
-from deepenergy.params import Parameters
+from deepenergy.scene.state import Parameters
 from deepenergy.solve import minimise
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.joint import inside

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.colour import linear_to_srgb
+from deepenergy.scene.colour import linear_to_srgb
 from deepenergy.runtime.errors import InputError
 
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -24,7 +24,7 @@ from deepenergy.runtime.errors import InputError
 from deepenergy.io.plates.frame_range import parse_frames
 from deepenergy.io.plates.packet_index import PacketIndex, counted, list_packets
 from deepenergy.io.plates.video_picture import picture_to_tensor
-from deepenergy.plates import PlateError
+from deepenergy.scene.plates import PlateError
 
 # Neighbours of a decoded frame are kept, so that a backward pass decodes each group of pictures a few times only.
 _CACHE_BYTES = 64 * 2**20

@@ -22,7 +22,7 @@ from deepenergy.runtime.errors import InputError
 from deepenergy.io.rigs.gltf_file import GltfFile
 from deepenergy.io.rigs.gltf_material import Material, bake_albedo, read_material, shared_texture
 from deepenergy.io.rigs.gltf_nodes import NodeTree
-from deepenergy.rig import Jaw, Rig
+from deepenergy.scene.rig import Jaw, Rig
 
 TRIANGLES, TRIANGLE_STRIP, TRIANGLE_FAN = 4, 5, 6
 MODE_NAMES = {0: "POINTS", 1: "LINES", 2: "LINE_LOOP", 3: "LINE_STRIP"}

@@ -15,7 +15,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import numpy as np
 import torch
 
-from deepenergy.colour import srgb_to_linear
+from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.runtime.errors import InputError
 
 T = TypeVar("T")

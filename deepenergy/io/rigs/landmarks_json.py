@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.rig import LANDMARK_COUNT, Rig
+from deepenergy.scene.rig import LANDMARK_COUNT, Rig
 
 LAYOUT = '{"indices": [68 vertex numbers]} or {"faces": [68 triangle numbers], "barycentrics": [[a, b, c], ...]}'
 

@@ -13,7 +13,7 @@ import torch
 
 from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
-from deepenergy.rig import Jaw, Rig
+from deepenergy.scene.rig import Jaw, Rig
 
 FORMAT = "deepenergy.rig"
 VERSION = 1

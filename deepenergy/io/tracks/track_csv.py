@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from deepenergy.runtime.atomic import atomic_path
-from deepenergy.params import JAW_NAMES
-from deepenergy.track import Track
+from deepenergy.scene.state import JAW_NAMES
+from deepenergy.scene.track import Track
 
 # Units stand in the column's name, so that a spreadsheet says what it shows.
 _UNITS = {"r": "deg", "t": "m"}

@@ -10,7 +10,7 @@ import numpy as np
 
 from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
-from deepenergy.track import Track
+from deepenergy.scene.track import Track
 
 FORMAT = "deepenergy.track"
 VERSION = 1

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.camera import Camera
+from deepenergy.scene.camera import Camera
 from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
 
 # As the camera takes a point in its own plane.

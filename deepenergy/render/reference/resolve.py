@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.colour import linear_to_srgb
+from deepenergy.scene.colour import linear_to_srgb
 from deepenergy.render.compiled.rows import bands, in_threads
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.rotation import so3_exp
+from deepenergy.scene.rotation import so3_exp
 
 JAW_NAMES = ("jaw.rx", "jaw.ry", "jaw.rz", "jaw.tx", "jaw.ty", "jaw.tz")
 

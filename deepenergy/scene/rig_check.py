@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 
 # iBUG numbers: outer eye corners (the subject's right one first), top of the nose's bridge, chin.
 _RIGHT_EYE, _LEFT_EYE, _BRIDGE, _CHIN, _NOSE_TIP = 36, 45, 27, 8, 30

@@ -18,10 +18,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepenergy.runtime import registry
-from deepenergy.control_groups import control_groups
+from deepenergy.scene.control_groups import control_groups
 from deepenergy.runtime.errors import InputError
-from deepenergy.params import Parameters
-from deepenergy.rotation import so3_exp
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.rotation import so3_exp
 
 LANDMARK_COUNT = 68
 

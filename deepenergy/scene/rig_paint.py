@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from deepenergy.rig import Rig
+from deepenergy.scene.rig import Rig
 
 # Scene-linear.
 SKIN_ALBEDO = (0.46, 0.26, 0.18)

@@ -13,11 +13,11 @@ from jaxtyping import Float
 
 from deepenergy.runtime import registry
 from deepenergy.runtime.errors import InputError
-from deepenergy.params import Parameters
-from deepenergy.rotation import matrix_to_euler
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.rotation import matrix_to_euler
 
 if TYPE_CHECKING:
-    from deepenergy.rig import Rig
+    from deepenergy.scene.rig import Rig
 
 STATUSES = ("solved", "infilled", "failed")
 REFINED = ("rotation", "translation", "jaw", "weights")
@@ -210,7 +210,7 @@ class Track:
 
     @property
     def euler(self) -> np.ndarray:
-        """`[T, 3]` radians, extrinsic XYZ as in the paper (see `deepenergy.rotation`); NaN where failed."""
+        """`[T, 3]` radians, extrinsic XYZ as in the paper (see `deepenergy.scene.rotation`); NaN where failed."""
         euler = matrix_to_euler(torch.from_numpy(np.where(self.usable[:, None, None], self.rotation, np.eye(3))))
         return np.where(self.usable[:, None], euler.numpy(), np.nan)
 

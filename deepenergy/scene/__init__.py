@@ -1,0 +1,1 @@
+"""The nouns: rig, camera, plates, track, and the state of a face."""
