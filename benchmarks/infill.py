@@ -27,7 +27,7 @@ from deepenergy.flow import flow_network_from_name
 from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import rotation_angle
 from deepenergy.solver import Solver
-from deepenergy.solver_config import SolverConfig
+from deepenergy.settings.config import SolverConfig
 from deepenergy.temporal.infill import METHODS, InfillConfig, infill
 from deepenergy.temporal.states import states_of
 from deepenergy.scene.track import Track

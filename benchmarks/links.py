@@ -34,7 +34,7 @@ from deepenergy.scene.rotation import so3_log
 from deepenergy.pipeline.shot import rows_of
 from deepenergy.solve import minimise
 from deepenergy.solver import Solver
-from deepenergy.stages import DEFAULT_STAGES, Stage
+from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
 
 EVERY = 4
 # Enough to keep shapes that no landmark sees where they are, far too little to pull at the others.

@@ -65,7 +65,7 @@ def run(
     view, plates = loaded.camera(camera), loaded.plates(camera, None)
     if track is None:
         from deepenergy.solver import Solver
-        from deepenergy.solver_config import SolverConfig
+        from deepenergy.settings.config import SolverConfig
 
         track = Solver(SolverConfig(infill="none", refine="none")).fit_sequence(plates, loaded.rig, view)
     truth = states_of(true_track(loaded))

@@ -7,8 +7,8 @@ from deepenergy.scene.state import Parameters
 from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Jaw, Rig
 from deepenergy.solver import Solver, fit_sequence
-from deepenergy.solver_config import SolverConfig
-from deepenergy.stages import Stage
+from deepenergy.settings.config import SolverConfig
+from deepenergy.settings.schedule import Stage
 from deepenergy.scene.track import Track
 
 __all__ = [

@@ -29,11 +29,11 @@ from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError, did_you_mean
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
-from deepenergy.stage_file import stages_of
+from deepenergy.settings.schedule_toml import stages_of
 from deepenergy.runtime.toml_input import read_toml, shown
 
 if TYPE_CHECKING:
-    from deepenergy.solver_config import SolverConfig
+    from deepenergy.settings.config import SolverConfig
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -133,7 +133,7 @@ class Shot(BaseModel):
         Raises:
             InputError: an unknown field, or a value of the wrong type or outside its range.
         """
-        from deepenergy.solver_config import SolverConfig
+        from deepenergy.settings.config import SolverConfig
 
         hints = get_type_hints(SolverConfig)
         # Structures such as the schedule of stages are for Python; a shot file sets plain values.

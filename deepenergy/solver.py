@@ -21,7 +21,7 @@ from deepenergy.render.operations import Backend
 from deepenergy.render.pytorch3d_backend import load_pytorch3d
 from deepenergy.scene.rig import Rig
 from deepenergy.pipeline.shot import flow_network_of, solve_sequence
-from deepenergy.solver_config import SolverConfig
+from deepenergy.settings.config import SolverConfig
 from deepenergy.fit.stage_result import OnStage
 from deepenergy.scene.track import Track
 

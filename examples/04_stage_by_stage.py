@@ -17,9 +17,9 @@ from deepenergy.commands.demo import demo_camera, write_plates
 from deepenergy.io.cameras.camera_json import write_cameras
 from deepenergy.report.overlay import to_image
 from deepenergy.report.stage_figure import stage_figure
-from deepenergy.stage_file import read_stages
+from deepenergy.settings.schedule_toml import read_stages
 from deepenergy.fit.stage_result import StageResult
-from deepenergy.stages import DEFAULT_STAGES
+from deepenergy.settings.schedule import DEFAULT_STAGES
 
 DEMO_FRAMES = 12
 

@@ -12,7 +12,7 @@ from deepenergy.energy import LandmarkEnergy
 from deepenergy.fit.frames import bounds, free_parameters
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 from deepenergy.solve import minimise
-from deepenergy.stages import DEFAULT_STAGES, LANDMARK_SETS, Stage
+from deepenergy.settings.schedule import DEFAULT_STAGES, LANDMARK_SETS, Stage
 
 F64 = torch.float64
 CAMERAS = (Camera.look_at(720, 540, 1000.0, (-0.3, 0.1, 1.0)), Camera.look_at(640, 480, 800.0, (0.4, 0.0, 0.9)))

@@ -10,7 +10,7 @@ import torch
 from deepenergy.pipeline.failures import Evidence, judge
 from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import euler_to_matrix
-from deepenergy.solver_config import SolverConfig
+from deepenergy.settings.config import SolverConfig
 
 COUNT = 40
 

@@ -10,7 +10,7 @@ from tiny_shot import fail_frame, tiny_camera, tiny_rig, tiny_track
 
 from deepenergy import InputError, Plates
 from deepenergy.pipeline.refit import solve_again
-from deepenergy.solver_config import SolverConfig
+from deepenergy.settings.config import SolverConfig
 from deepenergy.scene.track import Track
 
 RIG, CAMERA = tiny_rig(), tiny_camera()

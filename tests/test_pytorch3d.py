@@ -22,7 +22,7 @@ from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.render.pytorch3d_backend import INSTALL, rasterize_pytorch3d, to_ndc
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 from deepenergy.shot_file import Shot
-from deepenergy.stages import DEFAULT_STAGES
+from deepenergy.settings.schedule import DEFAULT_STAGES
 
 VIEWS = 20
 # A pixel centre this near to a projected edge lies on it as far as float32 coordinates can tell.

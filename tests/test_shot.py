@@ -169,7 +169,7 @@ def test_a_rig_without_landmarks(files: Path) -> None:
 
 
 def test_solver_defaults(tmp_path: Path) -> None:
-    from deepenergy.solver_config import SolverConfig
+    from deepenergy.settings.config import SolverConfig
 
     assert Shot.load(write_shot(tmp_path)).solver_config() == SolverConfig()
 

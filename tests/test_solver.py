@@ -17,7 +17,7 @@ from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.pipeline.checkpoint import key_of
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
-from deepenergy.stages import DEFAULT_STAGES
+from deepenergy.settings.schedule import DEFAULT_STAGES
 
 YAWS = (0.0, 25.0, -25.0)
 

@@ -18,8 +18,8 @@ from deepenergy.commands.cli import app
 from deepenergy.scene.control_groups import GROUPS
 from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.shot_file import Shot
-from deepenergy.stage_file import MEANINGS, describe, format_stages, read_stages, stages_of
-from deepenergy.stages import DEFAULT_STAGES, LANDMARK_SETS, Stage
+from deepenergy.settings.schedule_toml import MEANINGS, describe, format_stages, read_stages, stages_of
+from deepenergy.settings.schedule import DEFAULT_STAGES, LANDMARK_SETS, Stage
 from deepenergy.runtime.toml_input import tomllib
 
 TABLE = {"name": "a", "translation": True, "rotation": False, "groups": [], "landmark_weights": {"nose": 1}}

@@ -16,7 +16,7 @@ from deepenergy.report import StageRecorder
 from deepenergy.report.overlay import CORRESPONDENCE
 from deepenergy.report.stage_figure import PANEL, stage_figure
 from deepenergy.fit.stage_result import StageResult, numbered, stage_result
-from deepenergy.stages import DEFAULT_STAGES
+from deepenergy.settings.schedule import DEFAULT_STAGES
 
 FRAMES = (1001, 1002, 1003)
 

@@ -16,7 +16,7 @@ from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.observe import Observations
 from deepenergy.scene.state import Parameters
 from deepenergy.render import Renderer
-from deepenergy.stages import DEFAULT_STAGES
+from deepenergy.settings.schedule import DEFAULT_STAGES
 from deepenergy.temporal.appearance import Appearance, compare, local_likeness
 from deepenergy.temporal.reestimate import ReestimateConfig, expression_stages, reestimate_expression
 from deepenergy.temporal.states import states_of

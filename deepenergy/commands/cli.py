@@ -148,7 +148,7 @@ def solve(
     from deepenergy.scene.rig import Rig
     from deepenergy.shot_file import Shot
     from deepenergy.solver import Solver
-    from deepenergy.stage_file import read_stages
+    from deepenergy.settings.schedule_toml import read_stages
     from deepenergy.scene.track import Track
 
     described = Shot.load(shot)
@@ -200,8 +200,8 @@ def solve(
 @app.command("stages")
 def print_stages() -> None:
     """Print the default schedule as TOML, to change and pass to `solve --stages`."""
-    from deepenergy.stage_file import format_stages
-    from deepenergy.stages import DEFAULT_STAGES
+    from deepenergy.settings.schedule_toml import format_stages
+    from deepenergy.settings.schedule import DEFAULT_STAGES
 
     typer.echo(format_stages(DEFAULT_STAGES), nl=False)
 

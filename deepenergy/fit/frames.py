@@ -28,9 +28,9 @@ from deepenergy.render.light_fit import fit_light
 from deepenergy.scene.rig import Rig
 from deepenergy.solve import Block, Cauchy, Problem, Solution, minimise
 from deepenergy.solve.kernels import weighting
-from deepenergy.solver_config import KERNELS, SolverConfig
+from deepenergy.settings.config import KERNELS, SolverConfig
 from deepenergy.fit.stage_result import OnStage, stage_result
-from deepenergy.stages import Stage
+from deepenergy.settings.schedule import Stage
 from deepenergy.runtime.threads import map_in_threads
 
 Progress = Callable[[str, int, int], None]

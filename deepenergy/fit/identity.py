@@ -26,8 +26,8 @@ from deepenergy.scene.plates import Plates
 from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.scene.rig import Rig
 from deepenergy.solve import minimise
-from deepenergy.solver_config import SolverConfig
-from deepenergy.stages import Stage
+from deepenergy.settings.config import SolverConfig
+from deepenergy.settings.schedule import Stage
 
 Progress = Callable[[str, int, int], None]
 _FRAMES = 16

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.scene.state import Parameters
-from deepenergy.stages import Stage
+from deepenergy.settings.schedule import Stage
 
 # Landmarks of which the network is less sure than this do not count in the mean distance.
 SURE = 0.3

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import rotation_angle, so3_exp, so3_log
-from deepenergy.solver_config import SolverConfig
+from deepenergy.settings.config import SolverConfig
 
 # Robust standard deviations from which a frame is an outlier.
 OUTLIER = 6.0

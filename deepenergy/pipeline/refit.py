@@ -13,7 +13,7 @@ from deepenergy.flow import FlowNetwork
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.pipeline.shot import Progress, complete
-from deepenergy.solver_config import SolverConfig
+from deepenergy.settings.config import SolverConfig
 from deepenergy.scene.track import REFINED, Track
 
 

@@ -29,9 +29,9 @@ from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.pipeline.checkpoint import Checkpoint, key_of
 from deepenergy.scene.rig import Rig
-from deepenergy.solver_config import SolverConfig
+from deepenergy.settings.config import SolverConfig
 from deepenergy.fit.stage_result import OnStage, numbered
-from deepenergy.stages import check_groups, check_moved
+from deepenergy.settings.schedule import check_groups, check_moved
 from deepenergy.temporal.infill import InfillConfig, infill
 from deepenergy.temporal.reestimate import ReestimateConfig, reestimate
 from deepenergy.temporal.refine import RefineConfig, refine

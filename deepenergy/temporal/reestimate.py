@@ -21,8 +21,8 @@ from deepenergy.landmarks.observe import Observations
 from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.render import Renderer
 from deepenergy.scene.rig import Rig
-from deepenergy.solver_config import SolverConfig
-from deepenergy.stages import Stage
+from deepenergy.settings.config import SolverConfig
+from deepenergy.settings.schedule import Stage
 from deepenergy.temporal.refine import RefineConfig, refine
 from deepenergy.temporal.states import states_of, with_states
 from deepenergy.temporal.sweeps import put

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from deepenergy.scene.control_groups import GROUPS
 from deepenergy.runtime.errors import InputError, did_you_mean
-from deepenergy.stages import LANDMARK_SETS, Stage, check_groups
+from deepenergy.settings.schedule import LANDMARK_SETS, Stage, check_groups
 from deepenergy.runtime.toml_input import read_toml, shown
 
 _PRINT = "`deepenergy stages` prints the default one"

@@ -12,7 +12,7 @@ from deepenergy.flow import NETWORKS
 from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.render.operations import Backend
 from deepenergy.solve import Cauchy, GemanMcClure, Huber, Kernel, Welsch
-from deepenergy.stages import DEFAULT_STAGES, Stage
+from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
 
 INFILL = ("flow", "interpolation", "none")
 REFINE = ("averaging", "hybrid", "plate_flow", "self_flow", "spline", "none")

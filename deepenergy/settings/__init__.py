@@ -1,0 +1,1 @@
+"""Settings of a solve: the configuration and the schedule of stages."""
