@@ -17,7 +17,7 @@ from deepenergy.landmarks.observe import Observations
 from deepenergy.scene.state import Parameters
 from deepenergy.render import Renderer
 from deepenergy.settings.schedule import DEFAULT_STAGES
-from deepenergy.temporal.appearance import Appearance, compare, local_likeness
+from deepenergy.temporal.occluders import Appearance, compare, local_likeness
 from deepenergy.temporal.reestimate import ReestimateConfig, expression_stages, reestimate_expression
 from deepenergy.temporal.states import states_of
 

@@ -21,7 +21,7 @@ from deepenergy.scene.rotation import rotation_angle
 from deepenergy.temporal.averaging import average_states
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.infill import InfillConfig, failed_runs, infill
-from deepenergy.temporal.joint import solve_joint
+from deepenergy.temporal.solve_chain import solve_joint
 from deepenergy.flow.plate_flows import PairFlow, PlateFlows
 from deepenergy.temporal.refine import RefineConfig, refine, segments
 from deepenergy.temporal.states import free_controls, states_of

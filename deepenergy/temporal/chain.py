@@ -21,7 +21,7 @@ from deepenergy.scene.camera import Camera
 from deepenergy.energy.surface import SurfacePoints, face_window, visible_points
 from deepenergy.scene.state import Parameters
 from deepenergy.scene.rig import Rig
-from deepenergy.temporal.appearance import Appearance
+from deepenergy.temporal.occluders import Appearance
 from deepenergy.flow.plate_flows import UNIT_PIXELS, PairFlow, PlateFlows
 
 _DEPTH_SIZE = 256

@@ -27,10 +27,10 @@ from deepenergy.flow import FlowNetwork
 from deepenergy.scene.state import Parameters
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
-from deepenergy.temporal.appearance import Appearance
+from deepenergy.temporal.occluders import Appearance
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.interpolate import interpolate_states
-from deepenergy.temporal.joint import inside, solve_joint
+from deepenergy.temporal.solve_chain import inside, solve_joint
 from deepenergy.flow.plate_flows import PlateFlows
 from deepenergy.temporal.states import free_controls, states_of, with_states
 from deepenergy.temporal.sweeps import BOTH, plate_targets, put, solve_rows

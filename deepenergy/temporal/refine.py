@@ -30,10 +30,10 @@ from deepenergy.scene.state import Parameters
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import rotation_angle
-from deepenergy.temporal.appearance import Appearance
+from deepenergy.temporal.occluders import Appearance
 from deepenergy.temporal.averaging import THREE_FRAMES, average_states
 from deepenergy.temporal.chain import Chain
-from deepenergy.temporal.joint import inside, solve_joint
+from deepenergy.temporal.solve_chain import inside, solve_joint
 from deepenergy.flow.plate_flows import PlateFlows
 from deepenergy.temporal.spline import spline_states
 from deepenergy.temporal.states import free_controls, states_of, with_states

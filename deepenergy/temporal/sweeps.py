@@ -18,7 +18,7 @@ from deepenergy.energy.flow import FlowEnergy, FlowWeight
 from deepenergy.scene.state import Parameters
 from deepenergy.solve import minimise
 from deepenergy.temporal.chain import Chain
-from deepenergy.temporal.joint import inside
+from deepenergy.temporal.solve_chain import inside
 
 Bounds = tuple[Float[Tensor, " q"], Float[Tensor, " q"]]
 BOTH = (-1, 1)
