@@ -19,12 +19,12 @@ from torch import Tensor
 from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import TruthShot
+from deepenergy.appearance.estimate import estimate_appearance
 from deepenergy.appearance.shot import VIEW_FRAMES, choose_frames, skin_psnr
+from deepenergy.render import Renderer
+from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.state import Parameters
-from deepenergy.render import Renderer
-from deepenergy.appearance.estimate import estimate_appearance
-from deepenergy.render.ambient_occlusion import ambient_occlusion
 
 CAMERAS = ("left", "right")
 OTHERS = 10

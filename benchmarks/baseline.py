@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.metrics import Metric, Outcome, format_value
-from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
 
 BASELINE = Path(__file__).with_name("baseline.json")
 # Share of the baseline's value that a metric may be worse by. Times and memory depend on the machine: they are

@@ -20,14 +20,14 @@ from benchmarks.data import data_folder
 from benchmarks.links import state_of
 from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import TruthShot
-from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.landmarks.detector import detector_from_name
+from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.scene.plates import Plates
+from deepenergy.scene.track import Track
 from deepenergy.solver import Solver
 from deepenergy.temporal.states import states_of
-from deepenergy.scene.track import Track
 
 FRAMES = 40
 DARK, BLURRED, COVERED = range(4, 9), range(13, 18), range(23, 33)

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome
-from deepenergy.runtime.errors import InputError
 from deepenergy.flow import FlowNetwork, flow_network_from_name
 from deepenergy.flow.compact import CompactFlow
 from deepenergy.flow.dis import Dis
+from deepenergy.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from training.flow_pairs import FlowPair

@@ -33,16 +33,16 @@ from benchmarks.links import state_of
 from benchmarks.metrics import Metric, Outcome
 from benchmarks.pytorch3d_image import pytorch3d_image
 from benchmarks.truth import TruthShot
+from deepenergy.render import Render, Renderer
+from deepenergy.render.ambient_occlusion import ambient_occlusion
+from deepenergy.render.lighting import frontal_light
+from deepenergy.render.materials import MATERIALS, material_regions
+from deepenergy.render.pytorch3d_backend import load_pytorch3d
+from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.colour import srgb_to_linear
-from deepenergy.runtime.errors import InputError
-from deepenergy.scene.state import Parameters
-from deepenergy.render import Render, Renderer
-from deepenergy.render.lighting import frontal_light
-from deepenergy.render.ambient_occlusion import ambient_occlusion
-from deepenergy.render.pytorch3d_backend import load_pytorch3d
-from deepenergy.render.materials import MATERIALS, material_regions
 from deepenergy.scene.rig import Rig
+from deepenergy.scene.state import Parameters
 
 SIZE, FUNCTIONALS, BLUR = 256, 32, 4.0
 REFERENCE_SAMPLES, MOTION = 16, 0.25

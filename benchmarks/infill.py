@@ -24,13 +24,13 @@ from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.flow import flow_network_from_name
-from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import rotation_angle
-from deepenergy.solver import Solver
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.track import Track
 from deepenergy.settings.config import SolverConfig
+from deepenergy.solver import Solver
 from deepenergy.temporal.infill import METHODS, InfillConfig, infill
 from deepenergy.temporal.states import states_of
-from deepenergy.scene.track import Track
 
 # Length of a run -> number of runs.
 RUNS = {3: 8, 6: 7, 12: 5}

@@ -19,11 +19,11 @@ from benchmarks.links import pose_and_shape_errors, state_of
 from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import VARIANTS, TruthShot
 from deepenergy.fit.frames import fit_frames
-from deepenergy.scene.window import crop_and_resize
 from deepenergy.landmarks.observe import observe
-from deepenergy.scene.state import Parameters
-from deepenergy.scene.rotation import rotation_angle
 from deepenergy.pipeline.shot import renderer_for, rows_of
+from deepenergy.scene.rotation import rotation_angle
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.window import crop_and_resize
 from deepenergy.solver import Solver
 
 # A view takes `deep` half a minute.

@@ -20,21 +20,21 @@ from torch import Tensor
 from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import VARIANTS, TruthShot
-from deepenergy.scene.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.fit.frames import bounds, fit_frames, free_parameters
-from deepenergy.scene.window import crop_and_resize
-from deepenergy.landmarks.observe import observe
-from deepenergy.scene.state import Parameters
 from deepenergy.fit.rigid_start import rigid_start
+from deepenergy.landmarks.observe import observe
+from deepenergy.pipeline.shot import rows_of
 from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rotation import so3_log
-from deepenergy.pipeline.shot import rows_of
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.window import crop_and_resize
+from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
 from deepenergy.solve import minimise
 from deepenergy.solver import Solver
-from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
 
 EVERY = 4
 # Enough to keep shapes that no landmark sees where they are, far too little to pull at the others.

@@ -15,8 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from torch import Tensor
 from benchmarks.data import data_folder
 from benchmarks.facemesh import read_labels
 from benchmarks.metrics import Metric, Outcome
-from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork, landmark_box
 from deepenergy.landmarks.readings import find_landmarks
+from deepenergy.runtime.errors import InputError
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
 

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.render import Renderer
 from deepenergy.render.pytorch3d_backend import load_pytorch3d, to_ndc
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.colour import srgb_to_linear
 
 # Liu et al. 2019's defaults in PyTorch3D's own examples.
 SIGMA, GAMMA, LAYERS = 1e-4, 1e-4, 10

@@ -20,12 +20,12 @@ from benchmarks.data import data_folder
 from benchmarks.links import state_of
 from benchmarks.metrics import Metric, Outcome, PeakMemory
 from benchmarks.truth import TruthShot
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.errors import InputError
-from deepenergy.scene.state import Parameters
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.render.pytorch3d_backend import load_pytorch3d, to_ndc
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.state import Parameters
 
 # At least as many runs, and for as many seconds: what takes 2 ms would be measured within 40 ms, in which torch's other
 # thread still spins from what came before.

@@ -23,11 +23,11 @@ from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.flow import flow_network_from_name
-from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import rotation_angle, so3_log
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.track import Track
 from deepenergy.temporal.refine import METHODS, RefineConfig, refine
 from deepenergy.temporal.states import states_of
-from deepenergy.scene.track import Track
 
 _EVERY = 10
 _DRAWN = ("averaging", "hybrid")
@@ -64,8 +64,8 @@ def run(
     loaded = TruthShot.load(folder)
     view, plates = loaded.camera(camera), loaded.plates(camera, None)
     if track is None:
-        from deepenergy.solver import Solver
         from deepenergy.settings.config import SolverConfig
+        from deepenergy.solver import Solver
 
         track = Solver(SolverConfig(infill="none", refine="none")).fit_sequence(plates, loaded.rig, view)
     truth = states_of(true_track(loaded))

@@ -14,19 +14,19 @@ import torch
 from benchmarks.data import data_folder
 from benchmarks.metrics import Metric, Outcome, PeakMemory
 from benchmarks.shares import Shares
-from deepenergy.fit import frames as fit
-from deepenergy.pipeline import shot as sequence
-from deepenergy.scene.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.energy.photometric import PhotometricEnergy
-from deepenergy.runtime.errors import InputError
 from deepenergy.evaluation.evaluate import Evaluation, evaluate
 from deepenergy.evaluation.ground_truth import GroundTruth
-from deepenergy.scene.plates import Plates
+from deepenergy.fit import frames as fit
+from deepenergy.pipeline import shot as sequence
 from deepenergy.render import Renderer
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
-from deepenergy.solver import Solver
 from deepenergy.scene.track import Track
+from deepenergy.solver import Solver
 
 # Frames in which the shares of the time are measured.
 SHARED_FRAMES = 24

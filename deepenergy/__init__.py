@@ -1,15 +1,15 @@
 """deepenergy: offline facial performance solver by differentiable analysis-by-synthesis."""
 
 from deepenergy import io as _io  # noqa: F401 - its import registers the readers and writers
-from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Jaw, Rig
-from deepenergy.solver import Solver, fit_sequence
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.track import Track
 from deepenergy.settings.config import SolverConfig
 from deepenergy.settings.schedule import Stage
-from deepenergy.scene.track import Track
+from deepenergy.solver import Solver, fit_sequence
 
 __all__ = [
     "Camera",

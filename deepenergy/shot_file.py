@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError
 
-from deepenergy.scene.camera import Camera
 from deepenergy.runtime.errors import InputError, did_you_mean
+from deepenergy.runtime.toml_input import read_toml, shown
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.settings.schedule_toml import stages_of
-from deepenergy.runtime.toml_input import read_toml, shown
 
 if TYPE_CHECKING:
     from deepenergy.settings.config import SolverConfig

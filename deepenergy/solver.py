@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.errors import InputError
 from deepenergy.fit.identity import fit_identity
+from deepenergy.fit.stage_result import OnStage
 from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.detector import Detector, detector_from_name
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.pipeline.refit import solve_again
-from deepenergy.scene.plates import Plates
+from deepenergy.pipeline.shot import flow_network_of, solve_sequence
 from deepenergy.render.operations import Backend
 from deepenergy.render.pytorch3d_backend import load_pytorch3d
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
-from deepenergy.pipeline.shot import flow_network_of, solve_sequence
-from deepenergy.settings.config import SolverConfig
-from deepenergy.fit.stage_result import OnStage
 from deepenergy.scene.track import Track
+from deepenergy.settings.config import SolverConfig
 
 Progress = Callable[[str, int, int], None]
 Image = Tensor | np.ndarray

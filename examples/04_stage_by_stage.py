@@ -14,12 +14,12 @@ from pathlib import Path
 from deepenergy import Camera, Plates, Rig, Solver, SolverConfig
 from deepenergy.builtin_head.performance import performance
 from deepenergy.commands.demo import demo_camera, write_plates
+from deepenergy.fit.stage_result import StageResult
 from deepenergy.io.cameras.camera_json import write_cameras
 from deepenergy.report.overlay import to_image
 from deepenergy.report.stage_figure import stage_figure
-from deepenergy.settings.schedule_toml import read_stages
-from deepenergy.fit.stage_result import StageResult
 from deepenergy.settings.schedule import DEFAULT_STAGES
+from deepenergy.settings.schedule_toml import read_stages
 
 DEMO_FRAMES = 12
 

@@ -23,8 +23,8 @@ from deepenergy.commands.demo import demo_camera, write_plates
 from deepenergy.flow import flow_network_from_name
 from deepenergy.flow.colours import flow_colours
 from deepenergy.io.cameras.camera_json import write_cameras
-from deepenergy.scene.window import crop_and_resize
 from deepenergy.report.overlay import Overlay, to_image
+from deepenergy.scene.window import crop_and_resize
 from deepenergy.temporal.infill import InfillConfig, infill
 
 SIDE, FULL = 220, 12.0

@@ -22,9 +22,9 @@ from deepenergy import Camera, Plates, Rig, Solver, Track
 from deepenergy.builtin_head.performance import performance
 from deepenergy.commands.demo import demo_camera, write_plates, write_shot
 from deepenergy.flow import flow_network_from_name
+from deepenergy.pipeline.shot import complete
 from deepenergy.report.overlay import Overlay, to_image, write_overlay_video
 from deepenergy.scene.rotation import so3_log
-from deepenergy.pipeline.shot import complete
 from deepenergy.shot_file import Shot
 
 SIDE, SHOWN, DEMO_FRAMES, FPS = 480, 6, 10, 24.0

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from deepenergy import Camera, Plates, Rig
 from deepenergy.flow import Flow
-from deepenergy.scene.state import Parameters
 from deepenergy.render.operations import rasterize
 from deepenergy.scene.rotation import so3_exp
+from deepenergy.scene.state import Parameters
 from deepenergy.scene.track import Track
 
 _ROWS = 64

@@ -1,10 +1,15 @@
-"""A small random rig for tests that need numbers rather than a face."""
+"""Small rigs for tests that need numbers rather than a face."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from deepenergy import Jaw, Rig
+from deepenergy.scene.rig import LANDMARK_COUNT
+
+NAMES = ("jawOpen", "mouthSmile_L", "browInnerUp")
+ROWS, COLUMNS = 6, 8
 
 
 def random_rig(seed: int = 0, shapes: int = 6, jaw: bool = True, identities: int = 0) -> Rig:
@@ -28,4 +33,33 @@ def random_rig(seed: int = 0, shapes: int = 6, jaw: bool = True, identities: int
         jaw=joint if jaw else None,
         identity_basis=basis if identities else None,
         identity_names=tuple(f"identity{i}" for i in range(identities)),
+    )
+
+
+def grid_rig(jaw: bool = True, identity: bool = True, seed: int = 0) -> Rig:
+    """A 6 x 8 sheet of vertices with random displacements."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.linspace(0.1, -0.1, ROWS), torch.linspace(-0.1, 0.1, COLUMNS), indexing="ij")
+    neutral = torch.stack([x, y, 0.05 - x**2], -1).reshape(-1, 3)
+    corner = torch.arange(ROWS * COLUMNS).reshape(ROWS, COLUMNS)
+    a, b, c, d = (t.reshape(-1) for t in (corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]))
+    faces = torch.cat([torch.stack([a, b, c], 1), torch.stack([a, c, d], 1)])
+    vertices = len(neutral)
+
+    def noise(*shape: int) -> Tensor:
+        return 0.02 * torch.randn(*shape, generator=generator)
+
+    lower, upper = Jaw.default_bounds()
+    skin = torch.linspace(0, 1, ROWS)[:, None].expand(ROWS, COLUMNS).reshape(-1).clone()
+    return Rig(
+        name="sheet",
+        neutral=neutral,
+        faces=faces,
+        blendshapes=noise(len(NAMES), vertices, 3),
+        weight_names=NAMES,
+        landmark_faces=torch.randint(0, len(faces), (LANDMARK_COUNT,), generator=generator),
+        landmark_barycentrics=torch.softmax(noise(LANDMARK_COUNT, 3) * 30, 1),
+        jaw=Jaw(torch.tensor([0.0, 0.03, -0.04]), skin, lower, upper) if jaw else None,
+        identity_basis=noise(2, vertices, 3) if identity else None,
+        identity_names=("identity000", "identity001") if identity else (),
     )

@@ -13,9 +13,9 @@ from rigs import random_rig
 from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Stage
 from deepenergy.fit.identity import _solve
 from deepenergy.landmarks.observe import Observations
+from deepenergy.pipeline.checkpoint import key_of
 from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
-from deepenergy.pipeline.checkpoint import key_of
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 from deepenergy.settings.schedule import DEFAULT_STAGES
 

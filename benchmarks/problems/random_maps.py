@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from deepenergy.solve import Solution, minimise
 from deepenergy.runtime.threads import map_in_threads
+from deepenergy.solve import Solution, minimise
 
 TOLERANCE = 1e-10
 _GAIN, _RESPONSE, _TRUTH, _NOISE = 1.0, 2.0, 1.25, 0.05

@@ -17,15 +17,15 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.appearance.albedo_solve import PixelData, albedo_weights, light_weights, solve_albedo, solve_light
 from deepenergy.appearance.albedo_unknowns import AlbedoUnknowns, texel_unknowns, vertex_unknowns
-from deepenergy.render.reference.interpolate import Surface
+from deepenergy.appearance.inpaint import inpaint, mirror_values
 from deepenergy.render.lighting import frontal_light, sh_basis_cosine
 from deepenergy.render.materials import EYES, HAIR, MOUTH, SKIN, TEETH, face_skin, material_regions
+from deepenergy.render.reference.interpolate import Surface
 from deepenergy.render.renderer import Renderer
-from deepenergy.appearance.inpaint import inpaint, mirror_values
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.scene.rig import Rig
 
 _LIGHT_ROUNDS = 4

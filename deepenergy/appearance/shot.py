@@ -16,20 +16,20 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.errors import InputError
-from deepenergy.runtime.atomic import atomic_path
-from deepenergy.scene.state import Parameters
-from deepenergy.scene.plates import PlateError, Plates
-from deepenergy.render import Renderer
 from deepenergy.appearance.estimate import Appearance, estimate_appearance
+from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
-from deepenergy.render.passes import over_plate
 from deepenergy.render.materials import face_skin
+from deepenergy.render.passes import over_plate
+from deepenergy.runtime.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import rotation_angle
-from deepenergy.shot_file import Shot
+from deepenergy.scene.state import Parameters
 from deepenergy.scene.track import Track
+from deepenergy.shot_file import Shot
 
 Progress = Callable[[str, int, int], None]
 VIEW_FRAMES = 5

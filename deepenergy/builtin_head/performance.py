@@ -10,8 +10,8 @@ from torch import Tensor
 
 from deepenergy.builtin_head.expressions import NAMES
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import euler_to_matrix
+from deepenergy.scene.state import Parameters
 
 FPS = 24.0
 

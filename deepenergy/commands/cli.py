@@ -146,10 +146,10 @@ def solve(
     """Solve a shot: plates, rig and cameras in; track, overlay video and contact sheet out."""
     from deepenergy.report import StageRecorder, write_report
     from deepenergy.scene.rig import Rig
+    from deepenergy.scene.track import Track
+    from deepenergy.settings.schedule_toml import read_stages
     from deepenergy.shot_file import Shot
     from deepenergy.solver import Solver
-    from deepenergy.settings.schedule_toml import read_stages
-    from deepenergy.scene.track import Track
 
     described = Shot.load(shot)
     config = described.solver_config()
@@ -200,8 +200,8 @@ def solve(
 @app.command("stages")
 def print_stages() -> None:
     """Print the default schedule as TOML, to change and pass to `solve --stages`."""
-    from deepenergy.settings.schedule_toml import format_stages
     from deepenergy.settings.schedule import DEFAULT_STAGES
+    from deepenergy.settings.schedule_toml import format_stages
 
     typer.echo(format_stages(DEFAULT_STAGES), nl=False)
 
@@ -240,9 +240,9 @@ def evaluate_track(
     landmarks: LandmarksOption = None,
 ) -> None:
     """Compare a track with the truth: rotation, translation, vertices, landmarks, jitter."""
-    from deepenergy.scene.camera import Camera
     from deepenergy.evaluation.evaluate import evaluate, format_table
     from deepenergy.evaluation.ground_truth import GroundTruth
+    from deepenergy.scene.camera import Camera
     from deepenergy.scene.rig import Rig
     from deepenergy.scene.track import Track
 

@@ -19,20 +19,20 @@ from PIL import Image
 from torch import Tensor
 
 from deepenergy.builtin_head.performance import performance
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
-from deepenergy.runtime.errors import InputError
 from deepenergy.evaluation.evaluate import Evaluation, evaluate, format_table
 from deepenergy.evaluation.ground_truth import GroundTruth
-from deepenergy.scene.state import Parameters
 from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.report import write_report
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import so3_exp, so3_log
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.track import Track
 from deepenergy.shot_file import Shot
 from deepenergy.solver import Solver
-from deepenergy.scene.track import Track
 
 WIDTH, HEIGHT, FOCAL = 640, 480, 1050.0
 FIRST_FRAME = 1001

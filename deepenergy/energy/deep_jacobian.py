@@ -34,14 +34,14 @@ from torch.func import jvp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy.network_tangents import network_tangents
-from deepenergy.runtime.errors import InputError
-from deepenergy.scene.window import crop_and_resize, heatmap_to_plate
 from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, LANDMARKS, HeatmapNetwork
 from deepenergy.landmarks.soft_argmax import local_soft_argmax
-from deepenergy.scene.state import Parameters
 from deepenergy.render import Renderer
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.window import crop_and_resize, heatmap_to_plate
 
 Mode = Literal["auto", "forward", "reverse"]
 ROWS = 2 * LANDMARKS

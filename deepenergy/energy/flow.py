@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy.prior import Deviation
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.scene.state import Parameters
 from deepenergy.render import Renderer
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rotation import left_jacobian
+from deepenergy.scene.state import Parameters
 from deepenergy.solve import Block, Cauchy
 
 

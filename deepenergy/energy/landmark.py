@@ -25,11 +25,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy.pull_back import pull_back
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
+from deepenergy.scene.state import Parameters
 
 CROP_PIXELS = 256.0
 # Lambda's pixels (of a 512x512 crop) in crop pixels.

@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy.pull_back import pull_back
 from deepenergy.energy.surface import SurfacePoints
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.state import Parameters
 
 # Pixels of the 256x256 window: over what contrast is measured.

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import left_jacobian, so3_log
+from deepenergy.scene.state import Parameters
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import left_jacobian, so3_exp
+from deepenergy.scene.state import Parameters
 
 
 def pull_back(

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.state import Parameters
-from deepenergy.render.reference.normals import vertex_normals
 from deepenergy.render.operations import rasterize
+from deepenergy.render.reference.normals import vertex_normals
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Jaw, Rig
 from deepenergy.scene.rotation import hat, left_jacobian, so3_exp
+from deepenergy.scene.state import Parameters
 
 # A vertex is hidden where the surface before it is nearer by more than this (metres): a lip's thickness is more.
 _HIDDEN_BY = 0.003

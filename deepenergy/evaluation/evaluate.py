@@ -16,12 +16,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.errors import InputError
 from deepenergy.evaluation.ground_truth import GroundTruth
-from deepenergy.scene.state import Parameters
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import so3_log
+from deepenergy.scene.state import Parameters
 from deepenergy.scene.track import Track
 
 JAW_LANDMARKS = slice(0, 17)

@@ -10,28 +10,28 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.energy.deep_jacobian import deep_landmarks
-from deepenergy.energy.stack import JointEnergy
 from deepenergy.energy.landmark import CROP_PIXELS, MEASURED_UNIT, DeepPoints, inverse_root, precision_of
 from deepenergy.energy.noise import landmark_noise
+from deepenergy.energy.stack import JointEnergy
 from deepenergy.energy.uncertainty import parameter_sigma, patches
-from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
-from deepenergy.landmarks.readings import read_points
-from deepenergy.landmarks.observe import Observations
-from deepenergy.scene.state import Parameters
 from deepenergy.fit.photometry import LEAST_LIKENESS, Photometry, PlateCrop, alike
 from deepenergy.fit.rigid_start import rigid_start
+from deepenergy.fit.stage_result import OnStage, stage_result
+from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
+from deepenergy.landmarks.observe import Observations
+from deepenergy.landmarks.readings import read_points
 from deepenergy.render import Renderer
 from deepenergy.render.light_fit import fit_light
+from deepenergy.runtime.threads import map_in_threads
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
+from deepenergy.scene.state import Parameters
+from deepenergy.settings.config import KERNELS, SolverConfig
+from deepenergy.settings.schedule import Stage
 from deepenergy.solve import Block, Cauchy, Problem, Solution, minimise
 from deepenergy.solve.kernels import weighting
-from deepenergy.settings.config import KERNELS, SolverConfig
-from deepenergy.fit.stage_result import OnStage, stage_result
-from deepenergy.settings.schedule import Stage
-from deepenergy.runtime.threads import map_in_threads
 
 Progress = Callable[[str, int, int], None]
 _RENDERS_AT_ONCE = 4

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy import LandmarkEnergy
-from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import bounds, free_parameters
+from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.landmarks.observe import Observations, observe
-from deepenergy.scene.state import Parameters
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import Plates
-from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.scene.rig import Rig
-from deepenergy.solve import minimise
+from deepenergy.scene.state import Parameters
 from deepenergy.settings.config import SolverConfig
 from deepenergy.settings.schedule import Stage
+from deepenergy.solve import minimise
 
 Progress = Callable[[str, int, int], None]
 _FRAMES = 16

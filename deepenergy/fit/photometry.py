@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy.photometric import PhotometricEnergy, look_up, luminance_features
 from deepenergy.energy.surface import SurfacePoints, face_points
-from deepenergy.scene.state import Parameters
 from deepenergy.render import Render, Renderer
 from deepenergy.runtime.threads import map_in_threads
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.state import Parameters
 
 WINDOW = 256
 POINTS = 1500

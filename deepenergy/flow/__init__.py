@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.flow.network import Flow, FlowNetwork
+from deepenergy.runtime.errors import InputError
 
 NETWORKS = ("compact", "raft", "raft_small", "dis")
 __all__ = ["NETWORKS", "Flow", "FlowNetwork", "flow_network_from_name"]

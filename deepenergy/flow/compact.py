@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.flow.compact_network import CompactFlowNetwork
 from deepenergy.flow.network import Flow, check_pair, landing_validity
+from deepenergy.runtime.errors import InputError
 
 WEIGHTS = Path(__file__).parent / "weights" / "compact.safetensors"
 SMALLEST = 32

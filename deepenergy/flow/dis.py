@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.flow.network import Flow, check_pair, landing_validity
+from deepenergy.runtime.errors import InputError
 
 _SMALLEST = 32
 

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.flow import FlowNetwork
-from deepenergy.scene.window import crop_and_resize
 from deepenergy.scene.plates import PlateError, Plates
+from deepenergy.scene.window import crop_and_resize
 
 # The side of a face window that pixel tolerances are for, as the landmark network's.
 UNIT_PIXELS = 256.0

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.flow.network import Flow, check_pair, landing_validity
 from deepenergy.flow.raft_network import LARGE, SMALL, UPDATES, RaftNetwork
+from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.weight_file import WeightFile
 
 # The side that inputs are resized to (sections 6 and 7 of the paper).

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.network import HeatmapNetwork
+from deepenergy.runtime.errors import InputError
 
 NETWORKS = ("compact", "fan")
 

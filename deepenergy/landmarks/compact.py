@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.network import HEATMAP_SIZE
+from deepenergy.runtime.errors import InputError
 
 BETA = 50.0
 CROP_SCALE = 1.45

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.boxes import box_area, iou
+from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.threads import map_in_threads
 from deepenergy.runtime.weight_file import WeightFile
 

@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.landmarks.boxes import square_boxes
 from deepenergy.landmarks.network import CROP_SIZE
+from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.weight_file import WeightFile
 
 _URL = "https://www.adrianbulat.com/downloads/python-fan/"

@@ -13,11 +13,11 @@ from torch import Tensor
 from deepenergy.landmarks.boxes import fill_gaps, smooth_boxes
 from deepenergy.landmarks.detector import Candidates, Detector, track_faces
 from deepenergy.landmarks.network import HeatmapNetwork, LandmarkSet, landmark_box
+from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.landmarks.search import LEAST_CONFIDENCE, FoundFace, search_face
-from deepenergy.scene.plates import PlateError, Plates
-from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.runtime.threads import map_in_threads
+from deepenergy.scene.plates import PlateError, Plates
 
 Progress = Callable[[str, int, int], None]
 # Share of the usual confidence on detected faces; beside a face it is 0.6 of that at most (compact).

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.scene.window import check_boxes, crop_and_resize, heatmap_to_plate
 from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, LANDMARKS, HeatmapNetwork, LandmarkSet
 from deepenergy.landmarks.soft_argmax import heatmap_spread, local_soft_argmax
+from deepenergy.scene.window import check_boxes, crop_and_resize, heatmap_to_plate
 
 # Windows (shift in crop pixels, scale); two pixels are half a heatmap pixel. Each is read plain and mirrored.
 _WINDOWS = ((0.0, 0.0, 1.0), (2.0, 2.0, 1.0), (-1.0, 1.0, 1.07), (1.0, -1.0, 0.95))

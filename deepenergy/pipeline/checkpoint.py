@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.runtime.atomic import atomic_path
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Rig
 

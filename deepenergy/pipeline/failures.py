@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import rotation_angle, so3_exp, so3_log
+from deepenergy.scene.state import Parameters
 from deepenergy.settings.config import SolverConfig
 
 # Robust standard deviations from which a frame is an outlier.

@@ -7,14 +7,14 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.errors import InputError
 from deepenergy.flow import FlowNetwork
+from deepenergy.pipeline.shot import Progress, complete
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
-from deepenergy.pipeline.shot import Progress, complete
-from deepenergy.settings.config import SolverConfig
 from deepenergy.scene.track import REFINED, Track
+from deepenergy.settings.config import SolverConfig
 
 
 def solve_again(

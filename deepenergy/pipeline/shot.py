@@ -11,31 +11,31 @@ import torch
 from fileseq import framesToFrameRange
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.errors import InputError
-from deepenergy.scene.rig_check import check_face
-from deepenergy.scene.rig_paint import painted
-from deepenergy.pipeline.failures import Evidence, judge
 from deepenergy.fit.frames import Fit, fit_frames
+from deepenergy.fit.stage_result import OnStage, numbered
 from deepenergy.flow import flow_network_from_name
 from deepenergy.flow.raft import Raft
-from deepenergy.scene.window import crop_and_resize
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.landmarks.observe import Observations, observe
-from deepenergy.scene.state import Parameters
-from deepenergy.scene.plates import PlateError, Plates
+from deepenergy.pipeline.checkpoint import Checkpoint, key_of
+from deepenergy.pipeline.failures import Evidence, judge
 from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
-from deepenergy.pipeline.checkpoint import Checkpoint, key_of
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Rig
+from deepenergy.scene.rig_check import check_face
+from deepenergy.scene.rig_paint import painted
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.track import Track
+from deepenergy.scene.window import crop_and_resize
 from deepenergy.settings.config import SolverConfig
-from deepenergy.fit.stage_result import OnStage, numbered
 from deepenergy.settings.schedule import check_groups, check_moved
 from deepenergy.temporal.infill import InfillConfig, infill
 from deepenergy.temporal.reestimate import ReestimateConfig, reestimate
 from deepenergy.temporal.refine import RefineConfig, refine
-from deepenergy.scene.track import Track
 
 Progress = Callable[[str, int, int], None]
 _FRAMES_AT_ONCE = 96

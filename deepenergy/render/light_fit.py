@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.render.lighting import sh_basis_cosine
 from deepenergy.render.renderer import Renderer
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.colour import srgb_to_linear
 
 _ROUNDS = 5
 # Ridge on the coefficients beyond the ambient one, as a share of the data's weight: what no normal sees stays dark.

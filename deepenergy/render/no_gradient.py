@@ -17,10 +17,10 @@ from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[r
 from torch.autograd import forward_ad
 
 from deepenergy.render.compiled.outlines import LinearBlend
-from deepenergy.render.reference.depth_steps import Cliffs
-from deepenergy.render.reference.silhouettes import Crossings
 from deepenergy.render.fragments import Fragments
+from deepenergy.render.reference.depth_steps import Cliffs
 from deepenergy.render.reference.intersections import Piercings
+from deepenergy.render.reference.silhouettes import Crossings
 
 Look = Callable[[Tensor, Tensor], "Visible"]
 

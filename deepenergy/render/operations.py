@@ -7,8 +7,8 @@ from typing import Literal, get_args
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.render.fragments import Fragments
 from deepenergy.render.compiled.rasterize import rasterize_numba
+from deepenergy.render.fragments import Fragments
 from deepenergy.render.pytorch3d_backend import rasterize_pytorch3d
 from deepenergy.render.reference.rasterize import rasterize_torch
 

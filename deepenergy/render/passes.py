@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from deepenergy.render.materials import material_regions
+from deepenergy.render.reference.interpolate import Surface
+from deepenergy.render.renderer import Render, Renderer
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
-from deepenergy.render.reference.interpolate import Surface
-from deepenergy.render.materials import material_regions
-from deepenergy.render.renderer import Render, Renderer
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.render.fragments import Fragments
+from deepenergy.runtime.errors import InputError
 
 INSTALL = "pip install --no-build-isolation git+https://github.com/facebookresearch/pytorch3d.git"
 

@@ -9,24 +9,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.colour import srgb_to_linear
-from deepenergy.render.reference.outlines import blend_of, outlines
 from deepenergy.render.blend import Blend
-from deepenergy.render.compiled.outlines import find_blend
-from deepenergy.render.reference.resolve import develop
 from deepenergy.render.compiled.edge_points import edge_colours
+from deepenergy.render.compiled.interpolate import shade
+from deepenergy.render.compiled.lighting import reflected
+from deepenergy.render.compiled.outlines import find_blend
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.reference.interpolate import Surface, edge_surface, surface_points
 from deepenergy.render.lighting import frontal_light
 from deepenergy.render.mesh_edges import MeshEdges, mesh_edges
-from deepenergy.render.reference.normals import vertex_normals
-from deepenergy.render.reference.project import project
-from deepenergy.render.operations import Backend, rasterize
-from deepenergy.render.compiled.lighting import reflected
-from deepenergy.render.compiled.interpolate import shade
-from deepenergy.render.texture import MipTexture, face_footprints, mip_texture, sample_mips
 from deepenergy.render.no_gradient import Visible, differentiated, without_derivative
+from deepenergy.render.operations import Backend, rasterize
+from deepenergy.render.reference.interpolate import Surface, edge_surface, surface_points
+from deepenergy.render.reference.normals import vertex_normals
+from deepenergy.render.reference.outlines import blend_of, outlines
+from deepenergy.render.reference.project import project
+from deepenergy.render.reference.resolve import develop
+from deepenergy.render.texture import MipTexture, face_footprints, mip_texture, sample_mips
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.scene.rig import Rig
 
 _GREY_SKIN = (0.42, 0.27, 0.20)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from deepenergy.flow import FlowNetwork
 from deepenergy.flow.colours import flow_colours
-from deepenergy.runtime.atomic import atomic_path
 from deepenergy.io.flow.flo import write_flo
+from deepenergy.runtime.atomic import atomic_path
 from deepenergy.scene.plates import PlateError, Plates
 
 Progress = Callable[[str, int, int], None]

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.atomic import atomic_path
-from deepenergy.scene.state import Parameters
 from deepenergy.report.wireframe import SurfaceLines, surface_lines, visible_lines
+from deepenergy.runtime.atomic import atomic_path
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
+from deepenergy.scene.state import Parameters
 from deepenergy.scene.track import Track
 
 WIRE = (120, 205, 255)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.errors import InputError
+from deepenergy.fit.stage_result import StageResult
 from deepenergy.report.contact_sheet import face_windows, fit_window
 from deepenergy.report.overlay import CORRESPONDENCE, FEATURE, PLATE_LANDMARK, RENDER_LANDMARK, WIRE, font_of
 from deepenergy.report.stages import draw_stage, residual_text, stage_overlay, stage_title, write_title
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
-from deepenergy.fit.stage_result import StageResult
 
 PANEL = (480, 480)
 _GAP, _HEADER, _MARGIN = 6, 46, 16

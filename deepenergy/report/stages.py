@@ -11,10 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.errors import InputError
-from deepenergy.runtime.atomic import atomic_path
-from deepenergy.scene.plates import PlateError, Plates
+from deepenergy.fit.stage_result import StageResult
 from deepenergy.report.contact_sheet import spread
 from deepenergy.report.overlay import (
     CORRESPONDENCE,
@@ -28,8 +25,11 @@ from deepenergy.report.overlay import (
     shorten,
     to_image,
 )
+from deepenergy.runtime.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Rig
-from deepenergy.fit.stage_result import StageResult
 from deepenergy.scene.track import Track
 
 # Frames that get overlays unless told: enough to see a shot, few beside the time of its solve.

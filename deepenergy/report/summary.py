@@ -11,12 +11,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.errors import InputError
-from deepenergy.runtime.atomic import atomic_path
 from deepenergy.report.contact_sheet import Tile, contact_sheet, draw_tile, face_windows, spread
 from deepenergy.report.overlay import Overlay, dark_card, to_image, write_overlay_video
 from deepenergy.report.page import render_page
+from deepenergy.runtime.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.track import Track
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from deepenergy.scene.camera import Camera
 from deepenergy.render.operations import rasterize
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
 
 # A line on the visible surface may lie this share of the face's depth range behind the depth buffer's sample.

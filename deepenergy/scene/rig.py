@@ -18,10 +18,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepenergy.runtime import registry
-from deepenergy.scene.control_groups import control_groups
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.control_groups import control_groups
 from deepenergy.scene.rotation import so3_exp
+from deepenergy.scene.state import Parameters
 
 LANDMARK_COUNT = 68
 

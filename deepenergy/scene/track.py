@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 from deepenergy.runtime import registry
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import matrix_to_euler
+from deepenergy.scene.state import Parameters
 
 if TYPE_CHECKING:
     from deepenergy.scene.rig import Rig

@@ -7,12 +7,12 @@ from typing import get_args
 
 import torch
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.flow import NETWORKS
 from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.render.operations import Backend
-from deepenergy.solve import Cauchy, GemanMcClure, Huber, Kernel, Welsch
+from deepenergy.runtime.errors import InputError
 from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
+from deepenergy.solve import Cauchy, GemanMcClure, Huber, Kernel, Welsch
 
 INFILL = ("flow", "interpolation", "none")
 REFINE = ("averaging", "hybrid", "plate_flow", "self_flow", "spline", "none")

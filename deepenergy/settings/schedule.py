@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.scene.control_groups import GROUPS
-from deepenergy.runtime.errors import InputError, did_you_mean
 from deepenergy.landmarks.readings import MOST_READINGS
+from deepenergy.runtime.errors import InputError, did_you_mean
+from deepenergy.scene.control_groups import GROUPS
 
 # Slices of the 68 iBUG landmarks.
 LANDMARK_SETS: dict[str, slice] = {

@@ -10,10 +10,10 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from deepenergy.scene.control_groups import GROUPS
 from deepenergy.runtime.errors import InputError, did_you_mean
-from deepenergy.settings.schedule import LANDMARK_SETS, Stage, check_groups
 from deepenergy.runtime.toml_input import read_toml, shown
+from deepenergy.scene.control_groups import GROUPS
+from deepenergy.settings.schedule import LANDMARK_SETS, Stage, check_groups
 
 _PRINT = "`deepenergy stages` prints the default one"
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

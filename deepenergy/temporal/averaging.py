@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import matrix_to_quaternion, quaternion_to_matrix, rotation_angle
+from deepenergy.scene.state import Parameters
 
 # The current frame counts more heavily (appendix A).
 THREE_FRAMES = (1.0, 2.0, 1.0)

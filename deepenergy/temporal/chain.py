@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy.surface import SurfacePoints, face_window, visible_points
-from deepenergy.scene.state import Parameters
-from deepenergy.scene.rig import Rig
-from deepenergy.temporal.occluders import Appearance
 from deepenergy.flow.plate_flows import UNIT_PIXELS, PairFlow, PlateFlows
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.rig import Rig
+from deepenergy.scene.state import Parameters
+from deepenergy.temporal.occluders import Appearance
 
 _DEPTH_SIZE = 256
 

@@ -17,24 +17,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
+from deepenergy.energy.prior import Deviation
 from deepenergy.energy.surface import face_points
-from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import bounds as parameter_bounds
 from deepenergy.flow import FlowNetwork
-from deepenergy.scene.state import Parameters
+from deepenergy.flow.plate_flows import PlateFlows
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
-from deepenergy.temporal.occluders import Appearance
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.track import Track
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.interpolate import interpolate_states
+from deepenergy.temporal.occluders import Appearance
 from deepenergy.temporal.solve_chain import inside, solve_joint
-from deepenergy.flow.plate_flows import PlateFlows
 from deepenergy.temporal.states import free_controls, states_of, with_states
 from deepenergy.temporal.sweeps import BOTH, plate_targets, put, solve_rows
-from deepenergy.scene.track import Track
 
 Progress = Callable[[str, int, int], None]
 METHODS = ("flow", "interpolation")

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy.surface import SurfacePoints, face_window
-from deepenergy.scene.window import crop_and_resize
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import PlateError, Plates
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.window import crop_and_resize
 
 _SIZE = 48
 # Difference, in standard deviations of the face's own colours, at which a point counts a quarter.

@@ -10,23 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.energy.surface import SurfacePoints, face_points
-from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import PlateCrop, fit_frames
 from deepenergy.flow import FlowNetwork
-from deepenergy.scene.window import crop_and_resize
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.landmarks.observe import Observations
-from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.render import Renderer
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
+from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Rig
+from deepenergy.scene.track import Track
+from deepenergy.scene.window import crop_and_resize
 from deepenergy.settings.config import SolverConfig
 from deepenergy.settings.schedule import Stage
 from deepenergy.temporal.refine import RefineConfig, refine
 from deepenergy.temporal.states import states_of, with_states
 from deepenergy.temporal.sweeps import put
-from deepenergy.scene.track import Track
 
 Progress = Callable[[str, int, int], None]
 _AT_ONCE = 96

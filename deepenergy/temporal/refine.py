@@ -19,26 +19,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
-from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
+from deepenergy.energy.prior import Deviation
 from deepenergy.energy.surface import SurfacePoints, face_points
-from deepenergy.runtime.errors import InputError
 from deepenergy.fit.frames import bounds as parameter_bounds
 from deepenergy.flow import FlowNetwork
-from deepenergy.scene.state import Parameters
+from deepenergy.flow.plate_flows import PlateFlows
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import rotation_angle
-from deepenergy.temporal.occluders import Appearance
+from deepenergy.scene.state import Parameters
+from deepenergy.scene.track import REFINED, Track
 from deepenergy.temporal.averaging import THREE_FRAMES, average_states
 from deepenergy.temporal.chain import Chain
+from deepenergy.temporal.occluders import Appearance
 from deepenergy.temporal.solve_chain import inside, solve_joint
-from deepenergy.flow.plate_flows import PlateFlows
 from deepenergy.temporal.spline import spline_states
 from deepenergy.temporal.states import free_controls, states_of, with_states
 from deepenergy.temporal.sweeps import gauss_seidel, jacobi, put
-from deepenergy.scene.track import REFINED, Track
 
 Progress = Callable[[str, int, int], None]
 METHODS = ("averaging", "self_flow", "plate_flow", "hybrid", "spline")

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowWeight
+from deepenergy.energy.prior import Deviation
+from deepenergy.runtime.threads import map_in_threads
 from deepenergy.scene.state import Parameters
 from deepenergy.temporal.chain import Chain
-from deepenergy.runtime.threads import map_in_threads
 
 # Share of the diagonal that is added to it: keeps what nothing sees where it is.
 _DAMPING = 1e-6

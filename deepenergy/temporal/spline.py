@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.scene.state import Parameters
 from deepenergy.scene.rotation import matrix_to_quaternion, quaternion_to_matrix
+from deepenergy.scene.state import Parameters
 
 # A cubic smoothing spline needs as many.
 _FEWEST = 5

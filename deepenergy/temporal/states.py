@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from deepenergy.scene.state import Parameters
 from deepenergy.scene.rig import Rig
+from deepenergy.scene.state import Parameters
 from deepenergy.scene.track import Track
 
 

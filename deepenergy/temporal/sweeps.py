@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.energy.prior import Deviation
 from deepenergy.energy.flow import FlowEnergy, FlowWeight
+from deepenergy.energy.prior import Deviation
 from deepenergy.scene.state import Parameters
 from deepenergy.solve import minimise
 from deepenergy.temporal.chain import Chain

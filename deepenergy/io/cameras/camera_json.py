@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from deepenergy.scene.camera import Camera
-from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
+from deepenergy.scene.camera import Camera
 
 CONVENTION = (
     "OpenCV camera axes (x right, y down, z forward); x_cam = world_to_camera @ [x_world, 1]; u = fx*x/z+cx, "

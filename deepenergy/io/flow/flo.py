@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
 
 _TAG = np.float32(202021.25)
 _UNKNOWN, _KNOWN_BELOW = np.float32(1666666752.0), 1e9

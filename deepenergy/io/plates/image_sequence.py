@@ -14,9 +14,9 @@ from fileseq.exceptions import FileSeqException
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.io.plates.frame_range import parse_frames
 from deepenergy.io.plates.images import SUFFIXES, read_still, still_size
+from deepenergy.runtime.errors import InputError
 from deepenergy.scene.plates import PlateError
 
 # Each `#` is one digit, as artists write it; a lone `#` is any number of them.

@@ -21,8 +21,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.scene.colour import linear_to_srgb
 from deepenergy.runtime.errors import InputError
+from deepenergy.scene.colour import linear_to_srgb
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAGIC = {

@@ -20,10 +20,10 @@ import av
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.io.plates.frame_range import parse_frames
 from deepenergy.io.plates.packet_index import PacketIndex, counted, list_packets
 from deepenergy.io.plates.video_picture import picture_to_tensor
+from deepenergy.runtime.errors import InputError
 from deepenergy.scene.plates import PlateError
 
 # Neighbours of a decoded frame are kept, so that a backward pass decodes each group of pictures a few times only.

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.io.rigs.gltf_file import GltfFile
 from deepenergy.io.rigs.gltf_material import Material, bake_albedo, read_material, shared_texture
 from deepenergy.io.rigs.gltf_nodes import NodeTree
+from deepenergy.runtime.errors import InputError
 from deepenergy.scene.rig import Jaw, Rig
 
 TRIANGLES, TRIANGLE_STRIP, TRIANGLE_FAN = 4, 5, 6

@@ -15,8 +15,8 @@ from urllib.parse import unquote, unquote_to_bytes
 import numpy as np
 import torch
 
-from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.runtime.errors import InputError
+from deepenergy.scene.colour import srgb_to_linear
 
 T = TypeVar("T")
 

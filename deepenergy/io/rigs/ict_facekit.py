@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.rig_paint import EYE_ALBEDO, IRIS_ALBEDO, SKIN_ALBEDO, paint_brows_and_lips, paint_iris
 from deepenergy.scene.rig import LANDMARK_COUNT, Rig
+from deepenergy.scene.rig_paint import EYE_ALBEDO, IRIS_ALBEDO, SKIN_ALBEDO, paint_brows_and_lips, paint_iris
 
 METRES_PER_UNIT = 0.01
 NEUTRAL = "generic_neutral_mesh"

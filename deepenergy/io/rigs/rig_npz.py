@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
 from deepenergy.scene.rig import Jaw, Rig
 
 FORMAT = "deepenergy.rig"

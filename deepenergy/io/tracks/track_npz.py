@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.atomic import atomic_path
+from deepenergy.runtime.errors import InputError
 from deepenergy.scene.track import Track
 
 FORMAT = "deepenergy.track"

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.compiled.rows import bands, in_threads
 from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
+from deepenergy.render.compiled.rows import bands, in_threads
 from deepenergy.render.fragments import Fragments
 
 # Of a cotangent's rows, where there are fewer cotangents than that.

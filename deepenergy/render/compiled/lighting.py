@@ -11,8 +11,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.compiled.rows import bands, in_threads
 from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
+from deepenergy.render.compiled.rows import bands, in_threads
 from deepenergy.render.lighting import sh_shade
 
 _C0, _C1, _C2 = math.sqrt(1 / (4 * math.pi)), math.sqrt(3 / (4 * math.pi)), math.sqrt(15 / (4 * math.pi))

@@ -16,14 +16,14 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.compiled.rows import in_threads
 from deepenergy.render.blend import Blend
-from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
-from deepenergy.render.compiled.silhouettes import AXIS, EDGE, FIRST_END, INSIDE, OUTSIDE, SECOND_END, contours_of_image
 from deepenergy.render.compiled.edge_points import EdgePoints
+from deepenergy.render.compiled.intersections import seams_of_image
+from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
+from deepenergy.render.compiled.rows import in_threads
+from deepenergy.render.compiled.silhouettes import AXIS, EDGE, FIRST_END, INSIDE, OUTSIDE, SECOND_END, contours_of_image
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
-from deepenergy.render.compiled.intersections import seams_of_image
 
 # Of vertices that a share depends on.
 _MOST = 6

@@ -18,8 +18,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.compiled.rows import in_threads
 from deepenergy.render.compiled.operation import array_of
+from deepenergy.render.compiled.rows import in_threads
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.near_plane import clipped, crosses_near
 

@@ -19,12 +19,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deepenergy.render.blend import Blend
-from deepenergy.render.reference.depth_steps import Cliffs, advance, find_cliffs, find_rims
-from deepenergy.render.reference.silhouettes import Crossings, find_crossings
 from deepenergy.render.compiled.edge_points import EdgePoints
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
+from deepenergy.render.reference.depth_steps import Cliffs, advance, find_cliffs, find_rims
 from deepenergy.render.reference.intersections import Piercings, apart, find_piercings, gap_of, meeting
+from deepenergy.render.reference.silhouettes import Crossings, find_crossings
 
 
 def outlines(

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.scene.camera import Camera
 from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
+from deepenergy.scene.camera import Camera
 
 # As the camera takes a point in its own plane.
 _NEAREST = 1e-9

@@ -14,11 +14,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.scene.colour import linear_to_srgb
-from deepenergy.render.compiled.rows import bands, in_threads
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
+from deepenergy.render.compiled.rows import bands, in_threads
 from deepenergy.runtime.threads import map_in_threads
+from deepenergy.scene.colour import linear_to_srgb
 
 
 def develop(
