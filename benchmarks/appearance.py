@@ -24,7 +24,7 @@ from deepenergy.appearance.shot import VIEW_FRAMES, choose_frames, skin_psnr
 from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.scene.camera import Camera
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 CAMERAS = ("left", "right")
 OTHERS = 10
@@ -38,11 +38,11 @@ def run(shot: Path | None = None) -> Outcome:
     return Outcome(metrics=measure(TruthShot.load(folder)))
 
 
-def _states(shot: TruthShot) -> Parameters:
+def _states(shot: TruthShot) -> State:
     truth = shot.truth
     jaw = np.zeros((len(truth.frames), 6)) if truth.jaw is None else truth.jaw
     parts = (truth.rotation, truth.translation, jaw, truth.weights)
-    return Parameters(*(torch.as_tensor(part, dtype=torch.float64) for part in parts))
+    return State(*(torch.as_tensor(part, dtype=torch.float64) for part in parts))
 
 
 def measure(shot: TruthShot, texture_size: int = 1024) -> list[Metric]:
@@ -56,7 +56,7 @@ def measure(shot: TruthShot, texture_size: int = 1024) -> list[Metric]:
     cameras = {name: shot.camera(name) for name in CAMERAS}
 
     def mesh(row: int) -> Tensor:
-        return shot.rig.vertices(Parameters(*(part.float() for part in vars(states[[row]]).values())))
+        return shot.rig.vertices(State(*(part.float() for part in vars(states[[row]]).values())))
 
     def estimated(rows: Sequence[int]) -> tuple[Renderer, float]:
         views = [(row, name) for row in rows for name in CAMERAS]

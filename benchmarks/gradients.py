@@ -42,7 +42,7 @@ from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.scene.rig import Rig
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 SIZE, FUNCTIONALS, BLUR = 256, 32, 4.0
 REFERENCE_SAMPLES, MOTION = 16, 0.25
@@ -87,7 +87,7 @@ class Direction:
     vertices: Image | None = None
 
 
-def window(shot: TruthShot, state: Parameters, size: int = SIZE) -> Camera:
+def window(shot: TruthShot, state: State, size: int = SIZE) -> Camera:
     """The left camera, cropped to the face."""
     camera = shot.camera("left")
     marks = camera.project(shot.rig.landmarks(shot.rig.vertices(state)))[0]
@@ -96,7 +96,7 @@ def window(shot: TruthShot, state: Parameters, size: int = SIZE) -> Camera:
     return camera.crop(torch.cat([centre - half, centre + half]), size)
 
 
-def directions(rig: Rig, state: Parameters, view: Camera, generator: torch.Generator) -> list[Direction]:
+def directions(rig: Rig, state: State, view: Camera, generator: torch.Generator) -> list[Direction]:
     """Random directions, scaled to a pixel at the fastest vertex."""
     count = 12 + len(rig.weight_names)
     steps = {"rotation": torch.zeros(count), "translation": torch.zeros(count)}
@@ -108,7 +108,7 @@ def directions(rig: Rig, state: Parameters, view: Camera, generator: torch.Gener
 
     def vertices(step: Tensor, at: Tensor) -> Tensor:
         moved = state.retract((step.double() * at.double())[None])
-        return rig.vertices(Parameters(*(part.float() for part in vars(moved).values())))
+        return rig.vertices(State(*(part.float() for part in vars(moved).values())))
 
     result = []
     for kind, step in steps.items():
@@ -283,7 +283,7 @@ def measure_peers(shot: TruthShot) -> list[Metric]:
 
 
 def _silhouettes(
-    rig: Rig, state: Parameters, view: Camera, generator: torch.Generator
+    rig: Rig, state: State, view: Camera, generator: torch.Generator
 ) -> list[Callable[[Renderer, Tensor], Tensor]]:
     """Coverage of the head as it turns, and the white inside of a mouth that opens in a black head."""
     material = material_regions(rig)

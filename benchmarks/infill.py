@@ -25,7 +25,7 @@ from deepenergy.energy.surface import SurfacePoints
 from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.flow import flow_network_from_name
 from deepenergy.scene.rotation import rotation_angle
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 from deepenergy.settings.config import SolverConfig
 from deepenergy.solver import Solver
@@ -148,18 +148,18 @@ def lively_runs(vertices: Tensor, length: int, count: int) -> list[int]:
 class _Measure:
     """Errors against the truth, a row a frame, in the order of `_ERRORS`."""
 
-    def __init__(self, shot: TruthShot, truth: Parameters) -> None:
+    def __init__(self, shot: TruthShot, truth: State) -> None:
         self._skin = SurfacePoints.of(shot.rig, torch.from_numpy(face_vertices(shot.rig)[::_EVERY]))
         self._marks = shot.rig.landmark_rig()
         self._truth = truth
         self.vertices = self._skin.world(truth)
 
-    def _mouth(self, state: Parameters) -> Tensor:
+    def _mouth(self, state: State) -> Tensor:
         upper, lower = _INNER_LIPS
         marks = self._marks.landmarks(self._marks.vertices(state))
         return (marks[:, upper] - marks[:, lower]).norm(dim=-1)
 
-    def errors(self, state: Parameters, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    def errors(self, state: State, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         index = torch.as_tensor(np.asarray(rows))
         truth = self._truth[index]
         columns = (

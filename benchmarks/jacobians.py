@@ -20,9 +20,9 @@ from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import VARIANTS, TruthShot
 from deepenergy.fit.frames import fit_frames
 from deepenergy.landmarks.observe import observe
-from deepenergy.pipeline.shot import renderer_for, rows_of
+from deepenergy.pipeline.shot import renderer_for
 from deepenergy.scene.rotation import rotation_angle
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.window import crop_and_resize
 from deepenergy.solver import Solver
 
@@ -51,7 +51,7 @@ def _solve(shot: TruthShot, solver: Solver, rows: Tensor, variant: str, names: t
         """No progress report."""
 
     # Detection needs neighbours in time, so all frames are looked at.
-    observed = rows_of(observe(plates, numbers, solver.detector, solver.network, silent), rows)
+    observed = observe(plates, numbers, solver.detector, solver.network, silent)[rows]
 
     def plate_crop(row: int, view: int, box: Tensor, size: int) -> Tensor:
         return crop_and_resize(plates[view].read(int(rows[row]))[None], box[None], size)[0]
@@ -78,7 +78,7 @@ def _solve(shot: TruthShot, solver: Solver, rows: Tensor, variant: str, names: t
     return outcome
 
 
-def _agreement(prefix: str, deep: Parameters, geometric: Parameters, truth: Parameters) -> list[Metric]:
+def _agreement(prefix: str, deep: State, geometric: State, truth: State) -> list[Metric]:
     """How far the two are apart, as a share of how far `geometric` is from the truth."""
     turn = rotation_angle(deep.rotation, geometric.rotation) / rotation_angle(geometric.rotation, truth.rotation)
     move = (deep.translation - geometric.translation).norm(dim=1)

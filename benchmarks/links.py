@@ -25,12 +25,11 @@ from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.fit.frames import bounds, fit_frames, free_parameters
 from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.landmarks.observe import observe
-from deepenergy.pipeline.shot import rows_of
 from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rotation import so3_log
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.window import crop_and_resize
 from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
 from deepenergy.solve import minimise
@@ -66,24 +65,24 @@ def run(shot: Path | None = None) -> Outcome:
     return outcome
 
 
-def state_of(shot: TruthShot) -> Parameters:
+def state_of(shot: TruthShot) -> State:
     """The shot's true states, all frames."""
     truth = shot.truth
     count = len(truth.frames)
     jaw = torch.zeros(count, 6) if truth.jaw is None else torch.as_tensor(truth.jaw)
     parts = (torch.as_tensor(truth.rotation), torch.as_tensor(truth.translation), jaw, torch.as_tensor(truth.weights))
-    return Parameters(*(part.double() for part in parts))
+    return State(*(part.double() for part in parts))
 
 
-def _from_true_landmarks(shot: TruthShot, truth: Parameters, cameras: tuple[Camera, ...], l2: float) -> Parameters:
+def _from_true_landmarks(shot: TruthShot, truth: State, cameras: tuple[Camera, ...], l2: float) -> State:
     """A solve from the landmarks' own start, all parameters free."""
     small = shot.rig.landmark_rig()
     world = small.landmarks(small.vertices(truth))
     targets = torch.stack([camera.project(world) for camera in cameras], 1)
     ones = torch.ones(targets.shape[:-1], dtype=torch.float64)
-    neutral = small.landmarks(small.vertices(Parameters.identity(1, truth.weights.shape[1])))[0]
+    neutral = small.landmarks(small.vertices(State.identity(1, truth.weights.shape[1])))[0]
     rotation, translation, _ = rigid_start(neutral, targets, ones, cameras)
-    start = replace(Parameters.identity(len(truth), truth.weights.shape[1]), rotation=rotation, translation=translation)
+    start = replace(State.identity(len(truth), truth.weights.shape[1]), rotation=rotation, translation=translation)
     scale = torch.ones(targets.shape[:2], dtype=torch.float64)
     energy = LandmarkEnergy(small, cameras, targets, ones, torch.zeros_like(targets), scale, start, l2=l2)
     lower, upper = bounds(shot.rig)
@@ -97,8 +96,8 @@ def _from_true_landmarks(shot: TruthShot, truth: Parameters, cameras: tuple[Came
 
 
 def _with_network(
-    shot: TruthShot, truth: Parameters, names: Sequence[str], rows: Tensor, solver: Solver
-) -> dict[str, Parameters]:
+    shot: TruthShot, truth: State, names: Sequence[str], rows: Tensor, solver: Solver
+) -> dict[str, State]:
     numbers = [int(shot.truth.frames[int(row)]) for row in rows]
     plates = [shot.plates(name, None) for name in names]
     cameras = [shot.camera(name) for name in names]
@@ -110,7 +109,7 @@ def _with_network(
     # Detection needs neighbours in time, so all frames are looked at.
     every = [int(frame) for frame in shot.truth.frames]
     observed = observe(plates, every, solver.detector, solver.network, silent, readings=config.readings)
-    observed = rows_of(observed, rows)
+    observed = observed[rows]
     renderer = Renderer(shot.rig, ambient_occlusion(shot.rig), supersample=config.supersample)
 
     def plate_crop(row: int, camera: int, box: Tensor, size: int) -> Tensor:
@@ -127,7 +126,7 @@ def _with_network(
 
 
 def pose_and_shape_errors(
-    prefix: str, shot: TruthShot, truth: Parameters, state: Parameters, camera: Camera, frames: int
+    prefix: str, shot: TruthShot, truth: State, state: State, camera: Camera, frames: int
 ) -> list[Metric]:
     """Median errors of states, named `prefix.*`; per axis of the camera's."""
     to_camera = camera.world_to_camera[:3, :3].double().mT
@@ -136,7 +135,7 @@ def pose_and_shape_errors(
     move = (state.translation - truth.translation) @ to_camera * 1000
     rig, small = shot.rig, shot.rig.landmark_rig()
     marks = [small.landmarks(small.vertices(s)) for s in (state, truth)]
-    single = [Parameters(*(p.float() for p in (s.rotation, s.translation, s.jaw, s.weights))) for s in (state, truth)]
+    single = [State(*(p.float() for p in (s.rotation, s.translation, s.jaw, s.weights))) for s in (state, truth)]
     skin = torch.from_numpy(face_vertices(rig))
     face = rig.vertices(single[0])[:, skin] - rig.vertices(single[1])[:, skin]
     values = {

@@ -25,7 +25,7 @@ from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.render.pytorch3d_backend import load_pytorch3d, to_ndc
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 # At least as many runs, and for as many seconds: what takes 2 ms would be measured within 40 ms, in which torch's other
 # thread still spins from what came before.
@@ -40,7 +40,7 @@ def run(shot: Path | None = None) -> Outcome:
         return Outcome(skipped={"raster": f"no folder {folder} (set DEEPENERGY_TEST_DATA)"})
     loaded = TruthShot.load(folder)
     state = state_of(loaded)[[FRAME]]
-    vertices = loaded.rig.vertices(Parameters(*(part.float() for part in vars(state).values())))
+    vertices = loaded.rig.vertices(State(*(part.float() for part in vars(state).values())))
     renderer = Renderer(loaded.rig, ambient_occlusion(loaded.rig), supersample=1)
     full = loaded.camera("left")
     marks = full.project(loaded.rig.landmarks(vertices))[0].double()

@@ -24,7 +24,7 @@ from deepenergy.energy.surface import SurfacePoints
 from deepenergy.evaluation.evaluate import face_vertices
 from deepenergy.flow import flow_network_from_name
 from deepenergy.scene.rotation import rotation_angle, so3_log
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 from deepenergy.temporal.refine import METHODS, RefineConfig, refine
 from deepenergy.temporal.states import states_of
@@ -105,19 +105,19 @@ def run(
     return outcome
 
 
-def second_differences(state: Parameters, skin: SurfacePoints) -> tuple[Tensor, Tensor, Tensor]:
+def second_differences(state: State, skin: SurfacePoints) -> tuple[Tensor, Tensor, Tensor]:
     """Sizes of the second differences of rotation (degrees), translation and vertices (mm), `[T - 2]` each."""
     turn = so3_log(state.rotation[1:] @ state.rotation[:-1].mT).rad2deg()
     world = skin.world(state).diff(n=2, dim=0).square().sum(-1).mean(1).sqrt()
     return turn.diff(dim=0).norm(dim=-1), state.translation.diff(n=2, dim=0).norm(dim=-1) * 1000, world * 1000
 
 
-def jitter(state: Parameters, skin: SurfacePoints) -> Tensor:
+def jitter(state: State, skin: SurfacePoints) -> Tensor:
     """Root mean squares of `second_differences` over the frames."""
     return torch.stack([values.square().mean().sqrt() for values in second_differences(state, skin)])
 
 
-def errors(state: Parameters, truth: Parameters, skin: SurfacePoints) -> tuple[Tensor, Tensor, Tensor]:
+def errors(state: State, truth: State, skin: SurfacePoints) -> tuple[Tensor, Tensor, Tensor]:
     """Of each frame, `[T]`: rotation (degrees), translation and mean vertex error (mm)."""
     return (
         rotation_angle(state.rotation, truth.rotation).rad2deg(),
@@ -126,6 +126,6 @@ def errors(state: Parameters, truth: Parameters, skin: SurfacePoints) -> tuple[T
     )
 
 
-def median_errors(state: Parameters, truth: Parameters, skin: SurfacePoints) -> np.ndarray:
+def median_errors(state: State, truth: State, skin: SurfacePoints) -> np.ndarray:
     """Medians over the frames of `errors`."""
     return np.array([float(np.median(e.numpy())) for e in errors(state, truth, skin)])

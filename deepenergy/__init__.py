@@ -5,11 +5,14 @@ from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Jaw, Rig
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 from deepenergy.settings.config import SolverConfig
 from deepenergy.settings.schedule import Stage
 from deepenergy.solver import Solver, fit_sequence
+
+# The name that `State` had in 0.1.
+Parameters = State
 
 __all__ = [
     "Camera",
@@ -22,6 +25,7 @@ __all__ = [
     "Solver",
     "SolverConfig",
     "Stage",
+    "State",
     "Track",
     "fit_sequence",
 ]

@@ -14,7 +14,7 @@ from deepenergy.fit.stage_result import OnStage
 from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.detector import Detector, detector_from_name
 from deepenergy.landmarks.network import HeatmapNetwork
-from deepenergy.pipeline.refit import solve_again
+from deepenergy.pipeline.refit import refit
 from deepenergy.pipeline.shot import flow_network_of, solve_sequence
 from deepenergy.render.operations import Backend
 from deepenergy.render.pytorch3d_backend import load_pytorch3d
@@ -121,7 +121,7 @@ class Solver:
         alone = replace(self.config, infill="none", refine="none", reestimate=0)
         told = progress or _silent
         again = solve_sequence(some, rig, cameras, alone, self.detector, self.network, told, on_stage=on_stage)
-        return solve_again(track, again, plates, rig, cameras, self.config, flow, told)
+        return refit(track, again, plates, rig, cameras, self.config, flow, told)
 
     def fit_frame(self, image: Image | Sequence[Image], rig: Rig, camera: Camera | Sequence[Camera]) -> Track:
         """Solve one frame. A track of one frame, number 1001.

@@ -15,7 +15,7 @@ from deepenergy import Camera, Plates, Rig
 from deepenergy.flow import Flow
 from deepenergy.render.operations import rasterize
 from deepenergy.scene.rotation import so3_exp
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 
 _ROWS = 64
@@ -41,7 +41,7 @@ class OracleFlow:
     name = "oracle"
     differentiable = False
 
-    def __init__(self, rig: Rig, state: Parameters, view: Camera) -> None:
+    def __init__(self, rig: Rig, state: State, view: Camera) -> None:
         self._frames = []
         world = rig.vertices(state)
         pixels, depth = view.project(world), view.camera_points(world)[..., 2]
@@ -78,7 +78,7 @@ class OracleFlow:
         return Flow(both[:, :2], both[:, 2:])
 
 
-def performance(rig: Rig, frames: int, seed: int = 0) -> Parameters:
+def performance(rig: Rig, frames: int, seed: int = 0) -> State:
     """A turning head that opens its mouth and closes it again, not the same in any two frames."""
     time = torch.linspace(0, 1, frames, dtype=torch.float64)
     turn = torch.stack([0.05 * torch.sin(9 * time), 0.15 * torch.sin(5 * time + 0.3), 0.04 * torch.cos(7 * time)], 1)
@@ -90,10 +90,10 @@ def performance(rig: Rig, frames: int, seed: int = 0) -> Parameters:
     jaw = torch.zeros(frames, 6, dtype=torch.float64)
     if rig.jaw is not None:
         jaw[:, 0] = 0.15 * (0.5 + 0.5 * torch.sin(11 * time))
-    return Parameters(so3_exp(turn), move, jaw, weights)
+    return State(so3_exp(turn), move, jaw, weights)
 
 
-def track_of(rig: Rig, state: Parameters, failed: tuple[int, ...] = ()) -> Track:
+def track_of(rig: Rig, state: State, failed: tuple[int, ...] = ()) -> Track:
     """A track of these states, with some frames failed."""
     count = len(state)
     arrays = [part.numpy().copy() for part in (state.rotation, state.translation, state.jaw, state.weights)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rigs import random_rig
 
-from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Stage
+from deepenergy import Camera, InputError, Plates, Rig, Solver, SolverConfig, Stage, State
 from deepenergy.fit.identity import _solve
 from deepenergy.landmarks.observe import Observations
 from deepenergy.pipeline.checkpoint import key_of
@@ -22,9 +22,9 @@ from deepenergy.settings.schedule import DEFAULT_STAGES
 YAWS = (0.0, 25.0, -25.0)
 
 
-def posed(rig: Rig, yaws: tuple[float, ...]) -> Parameters:
+def posed(rig: Rig, yaws: tuple[float, ...]) -> State:
     euler = torch.tensor([[0.05, np.radians(yaw), -0.04] for yaw in yaws], dtype=torch.float64)
-    state = Parameters.identity(len(yaws), len(rig.weight_names))
+    state = State.identity(len(yaws), len(rig.weight_names))
     translation = torch.tensor([[0.02, -0.01, 0.03]], dtype=torch.float64).expand(len(yaws), 3)
     weights = state.weights.clone()
     weights[:, rig.weight_names.index("mouthSmileLeft")] = 0.6
@@ -39,9 +39,9 @@ def camera_on(rig: Rig, x: float, name: str) -> Camera:
     return Camera.look_at(480, 400, 900.0, (face[0] + x, face[1] + 0.04, face[2] + 0.85), tuple(face), name=name)  # type: ignore[arg-type]
 
 
-def film(rig: Rig, truth: Parameters, camera: Camera) -> Plates:
+def film(rig: Rig, truth: State, camera: Camera) -> Plates:
     parts = (truth.rotation, truth.translation, truth.jaw, truth.weights)
-    state = Parameters(*(part.float() for part in parts))
+    state = State(*(part.float() for part in parts))
     with torch.no_grad():
         renderer = Renderer(rig, ambient_occlusion(rig), background=(0.5, 0.55, 0.6))
         images = [renderer(rig.vertices(state[[i]]), camera).image[0] for i in range(len(truth))]
@@ -193,7 +193,7 @@ def test_identity_coefficients_come_back_from_exact_landmarks() -> None:
     truth = torch.tensor([1.0, -0.8, 0.5, 0.0], dtype=torch.float64)
     person = rig.with_identity(truth).landmark_rig()
     cameras = (Camera.look_at(720, 540, 1000.0, (-0.3, 0.1, 1.0)), Camera.look_at(720, 540, 1000.0, (0.3, 0.0, 1.0)))
-    state = Parameters.identity(6, 6)
+    state = State.identity(6, 6)
     generator = torch.Generator().manual_seed(1)
     euler = (torch.rand(6, 3, generator=generator, dtype=torch.float64) - 0.5) * 0.8
     state = replace(state, rotation=euler_to_matrix(euler))

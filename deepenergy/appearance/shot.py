@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor
 
 from deepenergy.appearance.estimate import Appearance, estimate_appearance
@@ -21,15 +18,13 @@ from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.render.materials import face_skin
 from deepenergy.render.passes import over_plate
-from deepenergy.runtime.atomic import atomic_path
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import rotation_angle
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
-from deepenergy.shot_file import Shot
 
 Progress = Callable[[str, int, int], None]
 VIEW_FRAMES = 5
@@ -54,7 +49,7 @@ class ShotAppearance:
     picture: Tensor
 
 
-def choose_frames(states: Parameters, count: int) -> list[int]:
+def choose_frames(states: State, count: int) -> list[int]:
     """Rows to learn from: the one nearest neutral, then those whose heads are turned farthest from all chosen so far.
 
     Args:
@@ -114,7 +109,7 @@ def appearance_of_shot(
     views: list[tuple[int, int, Tensor, Tensor]] = []
     for done, row in enumerate(chosen):
         number = int(track.frames[rows[row]])
-        mesh = rig.vertices(Parameters(*(part.to(rig.neutral) for part in vars(states[[row]]).values())))
+        mesh = rig.vertices(State(*(part.to(rig.neutral) for part in vars(states[[row]]).values())))
         for index, plate in enumerate(plates):
             if number in plate.frames:
                 try:
@@ -166,81 +161,3 @@ def side_by_side(
     """Plate, render over the plate, and the absolute difference brightened four times."""
     image = over_plate(renderer, renderer(mesh, camera), plate[None])[0]
     return torch.cat([plate, image, ((image - plate).abs() * _GAIN).clamp(0, 1)], 2)
-
-
-def write_appearance(folder: Path, result: ShotAppearance) -> list[Path]:
-    """Write `appearance.rig.npz`, `appearance.light.npz` and `appearance.png` (plate, render, difference).
-
-    Raises:
-        InputError: a folder that cannot be written.
-    """
-    paths = [folder / f"appearance.{ending}" for ending in ("rig.npz", "light.npz", "png")]
-    result.appearance.rig.save(paths[0])
-    save_light(paths[1], result.appearance.light)
-    pixels = (result.picture * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    with atomic_path(paths[2], "appearance picture") as temporary:
-        Image.fromarray(pixels).save(temporary)
-    return paths
-
-
-def save_light(path: Path, light: Float[Tensor, "9 3"]) -> None:
-    """Write SH coefficients (world axes, order (l, m) = 00, 1-1, 10, 11, 2-2 .. 22) as `.npz`, array `light`."""
-    with atomic_path(path, "light output") as temporary, temporary.open("wb") as file:
-        np.savez(file, light=light.detach().cpu().numpy())
-
-
-def load_light(path: Path) -> Float[Tensor, "9 3"]:
-    """Read what `save_light` wrote.
-
-    Raises:
-        InputError: no such file, or not nine coefficients of three channels.
-    """
-    expected, remedy = "`light` [9, 3], finite", "make it with `deepenergy appearance`"
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            light = file["light"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
-        raise InputError("light", f"{path}, which cannot be read ({error})", expected, remedy) from error
-    if light.shape != (9, 3) or light.dtype.kind != "f" or not np.isfinite(light).all():
-        raise InputError("light", f"{light.dtype} of shape {light.shape} in {path}", expected, remedy)
-    return torch.from_numpy(light.astype(np.float32))
-
-
-def run_shot(
-    path: Path, track: Path | None, output: Path | None, frames: int, texture_size: int, progress: Progress
-) -> list[str]:
-    """The command `deepenergy appearance`: read the shot and its track, write the results, say what was done.
-
-    Args:
-        path: the shot file.
-        track: the track, or None for the one that `deepenergy solve` wrote.
-        output: folder for the results, or None for the shot's own.
-        frames, texture_size, progress: see `appearance_of_shot`.
-
-    Raises:
-        InputError: anything that is missing or does not belong together.
-    """
-    shot = Shot.load(path)
-    folder = shot.output_folder if output is None else output
-    solved = shot.output_folder / "track.npz" if track is None else track
-    if not solved.is_file():
-        raise InputError(
-            "appearance track", f"no file {solved}", "a solved track", "run `deepenergy solve` first, or give --track"
-        )
-    plates, rig, cameras = shot.open()
-    if rig.identity_basis is not None:
-        # The solve made the rig of anybody the actor's, and kept it beside the track.
-        rig = Rig.load(solved.parent / "rig.npz")
-    if texture_size and rig.uvs is None:
-        texture_size = 0
-    result = appearance_of_shot(plates, rig, cameras, Track.load(solved), frames, texture_size, progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = write_appearance(folder, result)
-    kind = f"a {texture_size}x{texture_size} texture" if texture_size else "vertex albedo"
-    quality = ", ".join(f"{name} {value:.1f} dB" for name, value in result.psnr.items())
-    numbers = ", ".join(str(number) for number in result.frames)
-    return [
-        f"{kind} and nine light coefficients from frames {numbers}",
-        f"frame {result.frames[0]} against its plate, on the face's visible skin: {quality}",
-        *(f"written {path}" for path in written),
-    ]

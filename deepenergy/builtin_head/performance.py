@@ -11,7 +11,7 @@ from torch import Tensor
 from deepenergy.builtin_head.expressions import NAMES
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.rotation import euler_to_matrix
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 FPS = 24.0
 
@@ -108,7 +108,7 @@ def _curve(knots: Knots, time: Float[Tensor, "t"]) -> Float[Tensor, "t"]:
     return torch.lerp(value[right - 1], value[right], ease)
 
 
-def performance(frames: int) -> Parameters:
+def performance(frames: int) -> State:
     """A few seconds of talking and emoting at 24 frames a second, for the rig of `builtin_head()`.
 
     Head turns (yaw +-25, pitch +-10, roll +-6 degrees, a few centimetres), speech, a smile, puckers, raised and
@@ -129,7 +129,7 @@ def performance(frames: int) -> Parameters:
     speed = min(max(96 / frames, 1.0), 2.0)
     time = (torch.arange(frames, dtype=torch.float64) * speed / FPS) % 4.0
     angles = torch.stack([_curve(_PITCH, time), _curve(_YAW, time), _curve(_ROLL, time)], -1) * (math.pi / 180)
-    states = Parameters.identity(frames, len(NAMES))
+    states = State.identity(frames, len(NAMES))
     weights = states.weights
     index = {name: i for i, name in enumerate(NAMES)}
     for knots, driven in _DRIVEN:
@@ -150,4 +150,4 @@ def performance(frames: int) -> Parameters:
     # A lower jaw that opens also slides forward.
     jaw[:, 5] = 0.006 * opening
     shift = torch.stack([_curve(knots, time) for knots in _SHIFT], -1)
-    return Parameters(euler_to_matrix(angles), shift, jaw, weights)
+    return State(euler_to_matrix(angles), shift, jaw, weights)

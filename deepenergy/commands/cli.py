@@ -260,7 +260,7 @@ def appearance(
     size: Annotated[int, typer.Option(min=0, help="Side of the texture; 0 for vertex albedo.")] = 1024,
 ) -> None:
     """Estimate the actor's albedo and the light from a solved shot; write rig, light and a comparison picture."""
-    from deepenergy.appearance.shot import run_shot
+    from deepenergy.commands.appearance import run_shot
 
     with _progress_bar() as progress:
         lines = run_shot(shot, track, output, frames, size, progress)

@@ -29,7 +29,7 @@ from deepenergy.scene.camera import Camera
 from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import so3_exp, so3_log
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 from deepenergy.shot_file import Shot
 from deepenergy.solver import Solver
@@ -88,14 +88,14 @@ def demo_camera(rig: Rig) -> Camera:
     return Camera.look_at(WIDTH, HEIGHT, FOCAL, eye, (face[0], face[1], face[2]), name="demo")
 
 
-def between(states: Parameters, time: float) -> Parameters:
+def between(states: State, time: float) -> State:
     """The state at a fractional frame index, along the geodesic and the straight lines between its neighbours."""
     time = min(max(time, 0.0), len(states) - 1.0)
     first = min(int(time), len(states) - 2)
     share = time - first
     a, b = states[[first]], states[[first + 1]]
     turn = so3_exp(share * so3_log(b.rotation @ a.rotation.transpose(-1, -2)))
-    return Parameters(
+    return State(
         turn @ a.rotation,
         torch.lerp(a.translation, b.translation, share),
         torch.lerp(a.jaw, b.jaw, share),
@@ -104,7 +104,7 @@ def between(states: Parameters, time: float) -> Parameters:
 
 
 @torch.no_grad()
-def write_plates(folder: Path, rig: Rig, states: Parameters, camera: Camera, progress: Progress | None = None) -> None:
+def write_plates(folder: Path, rig: Rig, states: State, camera: Camera, progress: Progress | None = None) -> None:
     """Film the performance: one JPEG a frame, `demo.1001.jpg` and on."""
     folder.mkdir(parents=True, exist_ok=True)
     # A shorter demo must not leave the frames of a longer one behind it.
@@ -116,7 +116,7 @@ def write_plates(folder: Path, rig: Rig, states: Parameters, camera: Camera, pro
     generator = torch.Generator().manual_seed(SEED)
     offsets = [SHUTTER * ((k + 0.5) / SUB_FRAMES - 0.5) for k in range(SUB_FRAMES)]
     for frame in range(len(states)):
-        exposed = Parameters.stack([between(states, frame + offset) for offset in offsets])
+        exposed = State.stack([between(states, frame + offset) for offset in offsets])
         render = renderer(rig.vertices(exposed), camera)
         linear = srgb_to_linear(render.image) + (1 - render.mask) * swap
         plate = _grain(_defocus(linear.mean(0, keepdim=True)), generator)
@@ -176,7 +176,7 @@ def write_shot(folder: Path, rig: Rig, camera: Camera) -> Shot:
     return Shot.load(path)
 
 
-def known_track(rig: Rig, truth: Parameters) -> Track:
+def known_track(rig: Rig, truth: State) -> Track:
     """The truth as a track, so that `deepenergy eval` reads it."""
     count = len(truth)
     return Track(

@@ -40,7 +40,7 @@ from deepenergy.landmarks.soft_argmax import local_soft_argmax
 from deepenergy.render import Renderer
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.window import crop_and_resize, heatmap_to_plate
 
 Mode = Literal["auto", "forward", "reverse"]
@@ -52,10 +52,10 @@ _MOST_AT_ONCE = 16
 def deep_landmarks(
     renderer: Renderer,
     network: HeatmapNetwork,
-    base: Parameters,
+    base: State,
     step: Float[Tensor, "b p"],
     cameras: Sequence[Camera],
-    crops: Float[Tensor, "b c 4"],
+    windows: Float[Tensor, "b c 4"],
     free: Bool[Tensor, " p"],
     *,
     mode: Mode = "auto",
@@ -66,11 +66,11 @@ def deep_landmarks(
 
     Args:
         renderer: renders in float32.
-        network: differentiable in its crops.
+        network: differentiable in its windows.
         base: B states.
-        step: from the base, see `Parameters.retract`.
+        step: from the base, see `State.retract`.
         cameras: C cameras.
-        crops: windows in plate pixels; NaN where a view has none.
+        windows: windows in plate pixels; NaN where a view has none.
         free: which columns are wanted; the others are zero, and cost nothing.
         mode: "forward" (tangents), "reverse" (rows), or "auto": whichever are fewer.
         memory_mb: what the derivatives of one view may take at a time, in MB; one tangent is always computed.
@@ -82,25 +82,25 @@ def deep_landmarks(
     Raises:
         InputError: a network without derivatives, an unknown mode, no memory, or shapes that do not match.
     """
-    _check(base, step, cameras, crops, free, mode, memory_mb)
-    points = torch.full((*crops.shape[:2], LANDMARKS, 2), torch.nan, dtype=torch.float64, device=crops.device)
-    jacobian = torch.zeros(*points.shape, step.shape[1], dtype=torch.float64, device=crops.device)
+    _check(base, step, cameras, windows, free, mode, memory_mb)
+    points = torch.full((*windows.shape[:2], LANDMARKS, 2), torch.nan, dtype=torch.float64, device=windows.device)
+    jacobian = torch.zeros(*points.shape, step.shape[1], dtype=torch.float64, device=windows.device)
     columns = free.nonzero()[:, 0]
     forward = len(columns) <= ROWS if mode == "auto" else mode == "forward"
     for b in range(len(base)):
-        seen = torch.isfinite(crops[b]).all(-1)
+        seen = torch.isfinite(windows[b]).all(-1)
         if not bool(seen.any()):
             continue
         world = _World(renderer, base[[b]], step[[b]])
         tangents = world.tangents(columns) if forward and len(columns) else None
         for c in seen.nonzero()[:, 0].tolist():
-            view = _View(renderer, network, world.vertices, cameras[c], crops[b, c][None], memory_mb, resample)
+            view = _View(renderer, network, world.vertices, cameras[c], windows[b, c][None], memory_mb, resample)
             if tangents is not None:
                 slope = view.forward(tangents)
             else:
                 slope = view.reverse(world)[..., columns] if len(columns) else jacobian.new_zeros(LANDMARKS, 2, 0)
             # The inverse of crop and resize, whose window is a constant.
-            window = crops[b, c].to(torch.float64)
+            window = windows[b, c].to(torch.float64)
             points[b, c] = heatmap_to_plate(view.points.detach().double(), window[None], HEATMAP_SIZE)[0].to(points)
             unit = ((window[2:] - window[:2]) / HEATMAP_SIZE)[:, None]
             jacobian[b, c, :, :, columns] = (slope.to(jacobian) * unit).to(jacobian)
@@ -124,10 +124,10 @@ def heatmap_landmarks(
 
 
 def _check(
-    base: Parameters,
+    base: State,
     step: Tensor,
     cameras: Sequence[Camera],
-    crops: Tensor,
+    windows: Tensor,
     free: Tensor,
     mode: str,
     memory_mb: float,
@@ -139,7 +139,7 @@ def _check(
     size = 12 + base.weights.shape[1]
     for what, found, expected in (
         ("step", tuple(step.shape), (len(base), size)),
-        ("crops", tuple(crops.shape), (len(base), len(cameras), 4)),
+        ("windows", tuple(windows.shape), (len(base), len(cameras), 4)),
         ("free", tuple(free.shape), (size,)),
     ):
         if found != expected:
@@ -149,7 +149,7 @@ def _check(
 class _World:
     """One frame's vertices in world space, as a function of its step."""
 
-    def __init__(self, renderer: Renderer, base: Parameters, step: Tensor) -> None:
+    def __init__(self, renderer: Renderer, base: State, step: Tensor) -> None:
         self.renderer, self.base = renderer, base
         self.step = step.detach()
         with torch.no_grad():
@@ -159,7 +159,7 @@ class _World:
         state = self.base.retract(step)
         neutral = self.renderer.rig.neutral
         parts = (state.rotation, state.translation, state.jaw, state.weights)
-        return self.renderer.rig.vertices(Parameters(*(part.to(neutral) for part in parts)))
+        return self.renderer.rig.vertices(State(*(part.to(neutral) for part in parts)))
 
     def tangents(self, columns: Tensor) -> Float[Tensor, "t v 3"]:
         """Derivatives of the vertices by some columns of the step."""

@@ -23,7 +23,7 @@ from deepenergy.energy.surface import SurfacePoints
 from deepenergy.render import Renderer
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rotation import left_jacobian
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.solve import Block, Cauchy
 
 
@@ -51,7 +51,7 @@ class FlowEnergy:
         targets: `[B, E, C, N, 2]` where the points should be, plate pixels; anything where the trust is 0.
         trust: `[B, E, C, N]` in [0, 1].
         units: `[B, C]` unit pixels in a plate pixel.
-        base: where steps are taken from; `x` is a flat step for `Parameters.retract`.
+        base: where steps are taken from; `x` is a flat step for `State.retract`.
         flow: the weight.
         prior: what keeps the frames near their references, or None.
     """
@@ -61,7 +61,7 @@ class FlowEnergy:
     targets: Tensor
     trust: Tensor
     units: Tensor
-    base: Parameters
+    base: State
     flow: FlowWeight = field(default_factory=FlowWeight)
     prior: Deviation | None = None
 
@@ -87,7 +87,7 @@ class FlowEnergy:
         state = self.base.retract(x)
         rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(self.targets.shape[1])]
         for c, camera in enumerate(self.cameras):
-            pixels, slopes = self.points.moving_pixels(state, camera)
+            pixels, slopes = self.points.project_with_jacobian(state, camera)
             for e, part in enumerate(rows):
                 factor = (self._factor * self.trust[:, e, c].sqrt() * self.units[:, c, None])[..., None]
                 away = pixels - self.targets[:, e, c]
@@ -109,8 +109,8 @@ FlowFunction = Callable[[Tensor, Tensor], Tensor]
 def deep_flow(
     renderer: Renderer,
     network: FlowFunction,
-    first: Parameters,
-    base: Parameters,
+    first: State,
+    base: State,
     step: Float[Tensor, "1 p"],
     camera: Camera,
     free: Bool[Tensor, " p"],
@@ -135,9 +135,9 @@ def deep_flow(
     """
     like = renderer.rig.neutral
 
-    def image(state: Parameters) -> tuple[Tensor, Tensor]:
+    def image(state: State) -> tuple[Tensor, Tensor]:
         parts = (state.rotation, state.translation, state.jaw, state.weights)
-        drawn = renderer(renderer.rig.vertices(Parameters(*(p.to(like) for p in parts))), camera)
+        drawn = renderer(renderer.rig.vertices(State(*(p.to(like) for p in parts))), camera)
         return drawn.image, drawn.mask
 
     with torch.no_grad():

@@ -12,7 +12,7 @@ are `N(p)` itself at every step, and the Jacobian is the paper's, through the ne
 Units: residuals are pixels of the landmark network's 256x256 crop, so that one weight means the same at every plate
 size. The paper gives `lambda = 1e2` (section 8.2) without the pixels that it goes with; here it goes with pixels of a
 face crop of 512x512, so that in crop pixels `lambda w^2` counts a quarter. That is what statistics asks for: whitened
-landmark noise of about two against weights that spread by about 0.4. A shape that moves ten landmarks by ten crop
+landmark noise of about two against weights that vary by about 0.4. A shape that moves ten landmarks by ten crop
 pixels then shrinks by a fortieth.
 """
 
@@ -29,7 +29,7 @@ from deepenergy.energy.pull_back import pull_back
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 CROP_PIXELS = 256.0
 # Lambda's pixels (of a 512x512 crop) in crop pixels.
@@ -41,7 +41,7 @@ PRECISION_UNIT = 4.0
 MEASURED_UNIT = 2.0
 
 
-DeepPoints = Callable[[Parameters, Tensor], tuple[Tensor, Tensor]]
+DeepPoints = Callable[[State, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class LandmarkEnergy:
         offsets: `[B, C, 68, 2]` plate pixels.
         precision: `[B, C, 68, 2, 2]` applied to each landmark's residual (see `precision_of`); identity when None.
         pixel_scale: `[B, C]` crop pixels in a plate pixel.
-        base: where steps are taken from; `x` is a flat step for `Parameters.retract`.
+        base: where steps are taken from; `x` is a flat step for `State.retract`.
         edge_weight: factor on E2.
         l2: lambda, on squared weights and on the jaw joint in shares of its range.
         rigid_prior: see `Stage`.
@@ -70,19 +70,19 @@ class LandmarkEnergy:
     weights: Tensor
     offsets: Tensor
     pixel_scale: Tensor
-    base: Parameters
+    base: State
     precision: Tensor | None = None
     edge_weight: float = 0.0
     l2: float = 0.0
     rigid_prior: float = 0.0
     deep: DeepPoints | None = None
 
-    def points(self, state: Parameters) -> Float[Tensor, "b c 68 2"]:
+    def points(self, state: State) -> Float[Tensor, "b c 68 2"]:
         """The rig's own landmark points in plate pixels."""
         world = self.rig.landmarks(self.rig.vertices(state))
         return torch.stack([camera.project(world) for camera in self.cameras], 1)
 
-    def with_offsets(self, state: Parameters, rendered: Float[Tensor, "b c 68 2"]) -> LandmarkEnergy:
+    def with_offsets(self, state: State, rendered: Float[Tensor, "b c 68 2"]) -> LandmarkEnergy:
         """The energy that is exact at `state`, whose renders gave the landmarks `rendered` (NaN: offset kept)."""
         offsets = rendered - self.points(state)
         return replace(self, offsets=torch.where(torch.isfinite(offsets), offsets, self.offsets))
@@ -142,7 +142,7 @@ class LandmarkEnergy:
             pull(x[:, 3:6], 3, x.new_tensor(self.rigid_prior / 0.002))
         return torch.cat(rows, 1), torch.cat(columns, 1)
 
-    def _moving_points(self, state: Parameters, step: Tensor) -> tuple[Tensor, Tensor]:
+    def _moving_points(self, state: State, step: Tensor) -> tuple[Tensor, Tensor]:
         """The rig's own landmark points in plate pixels, and their Jacobian."""
         faces, barycentrics = self.rig.require_landmarks()
         corners = self.rig.faces[faces]
@@ -153,7 +153,7 @@ class LandmarkEnergy:
         moving = SurfacePoints.of(self.rig, corners.flatten())
         points, slopes = [], []
         for camera in self.cameras:
-            pixels, slope = camera.moving_pixels(world)
+            pixels, slope = camera.project_with_jacobian(world)
             force = (slope[:, :, :, None, :] * share[None, :, None, :, None]).transpose(1, 2).flatten(2, 3)
             each = [pull_back(moving, state, step[:, :3], force[:, axis]) for axis in range(2)]
             points.append(pixels)
@@ -161,18 +161,18 @@ class LandmarkEnergy:
         return torch.stack(points, 1), torch.stack(slopes, 1)
 
 
-def precision_of(spread: Float[Tensor, "*b 2 2"]) -> Float[Tensor, "*b 2 2"]:
-    """`PRECISION_UNIT (spread + FLOOR^2 I)^(-1/2)`: what whitens a landmark's residual by its own uncertainty.
+def precision_of(covariance: Float[Tensor, "*b 2 2"]) -> Float[Tensor, "*b 2 2"]:
+    """`PRECISION_UNIT (covariance + FLOOR^2 I)^(-1/2)`: what whitens a landmark's residual by its own uncertainty.
 
     Noise of four crop pixels a direction gives the identity, so that residuals stay crop pixels in kind; a jaw point
     that may slide along the jaw line counts across it alone.
 
     Args:
-        spread: covariances in crop pixels squared; NaN gives the identity.
+        covariance: covariances in crop pixels squared; NaN gives the identity.
     """
-    eye = torch.eye(2).to(spread)
-    known = torch.isfinite(spread).all(-1).all(-1)[..., None, None]
-    root = PRECISION_UNIT * inverse_root(torch.where(known, spread, eye) + NOISE_FLOOR**2 * eye)
+    eye = torch.eye(2).to(covariance)
+    known = torch.isfinite(covariance).all(-1).all(-1)[..., None, None]
+    root = PRECISION_UNIT * inverse_root(torch.where(known, covariance, eye) + NOISE_FLOOR**2 * eye)
     return torch.where(known, root, eye.expand_as(root))
 
 

@@ -40,7 +40,7 @@ class LandmarkNoise:
 def landmark_noise(
     residual: Float[Tensor, "b c 68 2"],
     seen: Bool[Tensor, "b c"],
-    spread: Float[Tensor, "b c 68 2 2"],
+    covariance: Float[Tensor, "b c 68 2 2"],
     followed: Float[Tensor, "b c 68"],
     anchors: Bool[Tensor, " b"] | None = None,
 ) -> LandmarkNoise:
@@ -53,7 +53,7 @@ def landmark_noise(
     Args:
         residual: plate minus model, crop pixels.
         seen: views that have landmarks.
-        spread: covariances by the heatmaps, crop pixels squared.
+        covariance: covariances by the heatmaps, crop pixels squared.
         followed: share of a landmark's residual that the free parameters take up (leverage), 0 to 1.
         anchors: frames to measure the bias on; no bias when None.
     """
@@ -73,7 +73,7 @@ def landmark_noise(
     square = (cut[..., :, None] * cut[..., None, :]).sum(0)
     kept = 1 - (followed * seen[..., None]).sum(0) / count[:, None]
     measured = square / count[:, None, None, None] / kept.clamp_min(1 - _MOST_FOLLOWED)[..., None, None]
-    known = torch.where(view[..., None], torch.nan_to_num(spread), torch.zeros_like(spread))
+    known = torch.where(view[..., None], torch.nan_to_num(covariance), torch.zeros_like(covariance))
     usual = known.sum(0) / count[:, None, None, None]
     eye = NOISE_LEAST**2 * torch.eye(2).to(residual)
     share = count[:, None, None, None] / (count[:, None, None, None] + _PRIOR_FRAMES)

@@ -23,7 +23,7 @@ from torch import Tensor
 from deepenergy.energy.pull_back import pull_back
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.scene.camera import Camera
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 # Pixels of the 256x256 window: over what contrast is measured.
 NEIGHBOURHOOD = 5.0
@@ -39,24 +39,24 @@ class PhotometricEnergy:
     Attributes:
         points: the surface points.
         cameras: C cameras.
-        crops: `[B, C, 4]` windows of the images, plate pixels; anything where the weights are 0.
+        windows: `[B, C, 4]` windows of the images, plate pixels; anything where the weights are 0.
         plates: `[B, C, S, S]` features of the plates in their windows (`luminance_features`).
         reference: `[B, C, M]` features of the render at the points.
         weights: `[B, C, M]` factors; 0 where a point is hidden.
-        base: where steps are taken from; `x` is a flat step for `Parameters.retract`.
+        base: where steps are taken from; `x` is a flat step for `State.retract`.
     """
 
     points: SurfacePoints
     cameras: tuple[Camera, ...]
-    crops: Tensor
+    windows: Tensor
     plates: Tensor
     reference: Tensor
     weights: Tensor
-    base: Parameters
+    base: State
 
     def take(self, rows: Int[Tensor, " n"]) -> PhotometricEnergy:
         """Some of the frames."""
-        parts = (self.crops[rows], self.plates[rows], self.reference[rows], self.weights[rows], self.base[rows])
+        parts = (self.windows[rows], self.plates[rows], self.reference[rows], self.weights[rows], self.base[rows])
         return PhotometricEnergy(self.points, self.cameras, *parts)
 
     def __call__(self, x: Float[Tensor, "b p"]) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r p"]]:
@@ -78,7 +78,7 @@ class PhotometricEnergy:
             return residuals[0], jacobians[0]
         return torch.cat(residuals, 1), torch.cat(jacobians, 1)
 
-    def likeness(self, x: Float[Tensor, "b p"]) -> Float[Tensor, "b c"]:
+    def correlation(self, x: Float[Tensor, "b p"]) -> Float[Tensor, "b c"]:
         """Correlation of plate and render over the points that count, at steps `x`; NaN for fewer than ten."""
         world = self.points.world(self.base.retract(x))
         found = []
@@ -89,14 +89,14 @@ class PhotometricEnergy:
             pair = torch.stack([value, self.reference[:, c]]) * seen
             pair = (pair - (pair.sum(2) / count.clamp_min(1))[..., None]) * seen
             size = pair.square().sum(2).sqrt().prod(0)
-            alike = (pair[0] * pair[1]).sum(1) / size.clamp_min(1e-12)
-            found.append(torch.where(count >= 10, alike, torch.full_like(alike, torch.nan)))
+            correlation = (pair[0] * pair[1]).sum(1) / size.clamp_min(1e-12)
+            found.append(torch.where(count >= 10, correlation, torch.full_like(correlation, torch.nan)))
         return torch.stack(found, 1)
 
     def _look(self, c: int, world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The plates' features at the points, their derivative by the world's axes, and who is inside."""
-        pixels, slope = self.cameras[c].moving_pixels(world)
-        box = torch.nan_to_num(self.crops[:, c], nan=1.0).to(world)
+        pixels, slope = self.cameras[c].project_with_jacobian(world)
+        box = torch.nan_to_num(self.windows[:, c], nan=1.0).to(world)
         extent = (box[:, None, 2:] - box[:, None, :2]).clamp_min(1e-6)
         scale = self.plates.shape[-1] / extent
         value, gradient, inside = look_up(self.plates[:, c], (pixels - box[:, None, :2]) * scale)

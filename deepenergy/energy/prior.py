@@ -17,7 +17,7 @@ from deepenergy.energy.surface import SurfacePoints
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import left_jacobian, so3_log
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Deviation:
         translation: `[T]` weight of the squared translation, per millimetre squared.
     """
 
-    reference: Parameters
+    reference: State
     marks: SurfacePoints
     image: Float[Tensor, " t"]
     controls: Float[Tensor, " t"]
@@ -43,7 +43,7 @@ class Deviation:
 
     @staticmethod
     def about(
-        reference: Parameters,
+        reference: State,
         rig: Rig,
         image: float = 0.0,
         controls: float = 0.0,
@@ -68,9 +68,9 @@ class Deviation:
         return Deviation(self.reference[rows], self.marks, *parts)
 
     def __call__(
-        self, state: Parameters, cameras: Sequence[Camera], units: Float[Tensor, "t c"]
+        self, state: State, cameras: Sequence[Camera], units: Float[Tensor, "t c"]
     ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t r p"]]:
-        """Residuals at states, and their derivative by the step of `Parameters.retract` at zero.
+        """Residuals at states, and their derivative by the step of `State.retract` at zero.
 
         Args:
             units: unit pixels in a plate pixel.
@@ -80,7 +80,7 @@ class Deviation:
         if bool((self.image > 0).any()):
             for c, camera in enumerate(cameras):
                 factor = (self.image / len(self.marks)).sqrt() * units[:, c]
-                pixels, slope = self.marks.moving_pixels(state, camera)
+                pixels, slope = self.marks.project_with_jacobian(state, camera)
                 away = pixels - self.marks.pixels(self.reference, camera)
                 residuals.append((away * factor[:, None, None]).flatten(1))
                 slopes.append((slope * factor[:, None, None, None]).flatten(1, 2))

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.scene.rotation import left_jacobian, so3_exp
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 
 def pull_back(
-    points: SurfacePoints, state: Parameters, turn: Float[Tensor, "b 3"], force: Float[Tensor, "b m 3"]
+    points: SurfacePoints, state: State, turn: Float[Tensor, "b 3"], force: Float[Tensor, "b m 3"]
 ) -> Float[Tensor, "b m p"]:
     """`force . d world / d step`, a row for each point.
 
     Args:
         points: M surface points.
-        state: where a step of `Parameters.retract` led.
+        state: where a step of `State.retract` led.
         turn: the rotation part of that step.
         force: a direction in world axes for each point.
     """

@@ -20,7 +20,7 @@ from deepenergy.render.reference.normals import vertex_normals
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Jaw, Rig
 from deepenergy.scene.rotation import hat, left_jacobian, so3_exp
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 # A vertex is hidden where the surface before it is nearer by more than this (metres): a lip's thickness is more.
 _HIDDEN_BY = 0.003
@@ -55,23 +55,23 @@ class SurfacePoints:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def world(self, state: Parameters) -> Float[Tensor, "b n 3"]:
+    def world(self, state: State) -> Float[Tensor, "b n 3"]:
         """The points in world space, metres."""
         local, _ = self._local(state)
         return local @ state.rotation.mT + state.translation[:, None]
 
-    def pixels(self, state: Parameters, camera: Camera) -> Float[Tensor, "b n 2"]:
+    def pixels(self, state: State, camera: Camera) -> Float[Tensor, "b n 2"]:
         """The points' projections, plate pixels."""
         return camera.project(self.world(state))
 
-    def moving_pixels(
-        self, state: Parameters, camera: Camera
+    def project_with_jacobian(
+        self, state: State, camera: Camera
     ) -> tuple[Float[Tensor, "b n 2"], Float[Tensor, "b n 2 p"]]:
-        """Projections and their derivative by the step of `Parameters.retract` at zero."""
+        """Projections and their derivative by the step of `State.retract` at zero."""
         local, bare = self._local(state)
         turned = local @ state.rotation.mT
         world = turned + state.translation[:, None]
-        pixels, slope = camera.moving_pixels(world)
+        pixels, slope = camera.project_with_jacobian(world)
         in_object = slope @ state.rotation[:, None]
         before = in_object
         columns = [-slope @ hat(turned), slope]
@@ -87,7 +87,7 @@ class SurfacePoints:
         columns.append(torch.einsum("bnij,njk->bnik", before, self.shapes.to(before)))
         return pixels, torch.cat(columns, -1)
 
-    def _local(self, state: Parameters) -> tuple[Tensor, Tensor]:
+    def _local(self, state: State) -> tuple[Tensor, Tensor]:
         """Object space, after the jaw and before it."""
         bare = self.neutral.to(state.weights) + torch.einsum(
             "njk,bk->bnj", self.shapes.to(state.weights), state.weights

@@ -21,7 +21,7 @@ from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import so3_log
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 
 JAW_LANDMARKS = slice(0, 17)
@@ -226,12 +226,12 @@ def _shape_errors(
     return vertex, landmark, jaw_landmark
 
 
-def _states(truth: GroundTruth, rows: np.ndarray, order: tuple[str, ...]) -> Parameters:
+def _states(truth: GroundTruth, rows: np.ndarray, order: tuple[str, ...]) -> State:
     assert truth.weights is not None
     columns = [truth.weight_names.index(name) for name in order]
     jaw = np.zeros((len(rows), 6)) if truth.jaw is None else truth.jaw[rows]
     arrays = (truth.rotation[rows], truth.translation[rows], jaw, truth.weights[rows][:, columns])
-    return Parameters(*(torch.from_numpy(np.asarray(a, dtype=np.float64)) for a in arrays))
+    return State(*(torch.from_numpy(np.asarray(a, dtype=np.float64)) for a in arrays))
 
 
 def _turns(a: np.ndarray, b: np.ndarray) -> np.ndarray:

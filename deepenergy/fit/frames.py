@@ -16,7 +16,7 @@ from deepenergy.energy.landmark import CROP_PIXELS, MEASURED_UNIT, DeepPoints, i
 from deepenergy.energy.noise import landmark_noise
 from deepenergy.energy.stack import JointEnergy
 from deepenergy.energy.uncertainty import parameter_sigma, patches
-from deepenergy.fit.photometry import LEAST_LIKENESS, Photometry, PlateCrop, alike
+from deepenergy.fit.photometry import LEAST_CORRELATION, Photometry, PlateCrop, is_comparable
 from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.fit.stage_result import OnStage, stage_result
 from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
@@ -27,7 +27,7 @@ from deepenergy.render.light_fit import fit_light
 from deepenergy.runtime.threads import map_in_threads
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.settings.config import KERNELS, SolverConfig
 from deepenergy.settings.schedule import Stage
 from deepenergy.solve import Block, Cauchy, Problem, Solution, minimise
@@ -53,24 +53,24 @@ class Fit:
         residual_crop: `[B]` the same in crop pixels.
         sigma: `[B, P]` standard deviation of (rotation 3, translation 3, jaw 6, weights K) by the last stage: radians,
             metres and weights (energy/uncertainty.py); NaN where it did not move them.
-        likeness: `[B, C]` correlation of plate and render where pixels were compared, else NaN.
+        correlation: `[B, C]` correlation of plate and render where pixels were compared, else NaN.
     """
 
-    state: Parameters
+    state: State
     renderer: Renderer
     rendered: Tensor
     residual_px: Tensor
     residual_crop: Tensor
     sigma: Tensor
-    likeness: Tensor
+    correlation: Tensor
 
 
 def render_landmarks(
     renderer: Renderer,
     network: HeatmapNetwork,
-    state: Parameters,
+    state: State,
     cameras: Sequence[Camera],
-    crops: Float[Tensor, "b c 4"],
+    windows: Float[Tensor, "b c 4"],
     progress: Callable[[int], None] = lambda done: None,
     readings: int = 1,
 ) -> Float[Tensor, "b c 68 2"]:
@@ -79,9 +79,9 @@ def render_landmarks(
     The render is made straight in the crop's window (a cropped camera), at the network's size, so that plate and render
     are seen through the same window. NaN where there is no window.
     """
-    points = torch.full((*crops.shape[:2], 68, 2), torch.nan, dtype=torch.float64, device=crops.device)
+    points = torch.full((*windows.shape[:2], 68, 2), torch.nan, dtype=torch.float64, device=windows.device)
     for c, camera in enumerate(cameras):
-        rows = torch.isfinite(crops[:, c]).all(1).nonzero()[:, 0]
+        rows = torch.isfinite(windows[:, c]).all(1).nonzero()[:, 0]
 
         def read(part: Tensor, c: int = c, camera: Camera = camera) -> int:
             vertices = renderer.rig.vertices(_for_render(state[part], renderer))
@@ -90,7 +90,7 @@ def render_landmarks(
                 return renderer(vertices, camera.crop(windows, CROP_SIZE)).image
 
             with torch.no_grad():
-                points[part, c] = read_points(network, image_in, crops[part, c], readings).to(crops)
+                points[part, c] = read_points(network, image_in, windows[part, c], readings).to(windows)
             return len(part)
 
         for count in map_in_threads(read, rows.split(_RENDERS_AT_ONCE)):
@@ -106,7 +106,7 @@ def fit_frames(
     network: HeatmapNetwork,
     config: SolverConfig,
     progress: Progress,
-    start: Parameters | None = None,
+    start: State | None = None,
     plate_crop: PlateCrop | None = None,
     on_stage: OnStage | None = None,
 ) -> Fit:
@@ -123,10 +123,10 @@ def fit_frames(
     seen = torch.isfinite(observed.points).all((-1, -2))
     trust = _trust(observed.confidence) * seen[..., None]
     targets = torch.nan_to_num(observed.points)
-    crops = observed.crops
-    side = torch.nan_to_num(crops[..., 2] - crops[..., 0], nan=CROP_PIXELS)
+    windows = observed.windows
+    side = torch.nan_to_num(windows[..., 2] - windows[..., 0], nan=CROP_PIXELS)
     scale = CROP_PIXELS / side
-    precision = precision_of(observed.spread * scale[..., None, None, None] ** 2)
+    precision = precision_of(observed.covariance * scale[..., None, None, None] ** 2)
     state = _start(small, targets, trust, cameras) if start is None else start
     energy = LandmarkEnergy(
         small, cameras, targets, trust, torch.zeros_like(targets), scale, state, precision, l2=config.l2
@@ -135,8 +135,8 @@ def fit_frames(
     total = sum(stage.renders for stage in stages) + 1
     frames, done = int(seen.sum()), 0
 
-    def look(at: Parameters, name: str, readings: int) -> Tensor:
-        return render_landmarks(renderer, network, at, cameras, crops, partial(tell, name), readings)
+    def look(at: State, name: str, readings: int) -> Tensor:
+        return render_landmarks(renderer, network, at, cameras, windows, partial(tell, name), readings)
 
     def tell(name: str, count: int) -> None:
         nonlocal done
@@ -148,17 +148,17 @@ def fit_frames(
     by_landmarks: Solution | None = None
     pixels = None
     if plate_crop is not None and not deep and any(stage.photometric for stage in stages):
-        pixels = Photometry.read(renderer, cameras, crops, plate_crop)
-    likeness: Tensor | None = None
+        pixels = Photometry.read(renderer, cameras, windows, plate_crop)
+    correlation: Tensor | None = None
     kernels: list[Block] = []
     neutral = small.landmarks(small.neutral[None].double())[0]
     points, edges = neutral[:0], False
     for index, stage in enumerate(stages):
-        usable = pixels is not None and (likeness is None or alike(likeness))
-        if (stage.photometric and not usable) or (stage.fallback and likeness is not None and usable):
+        usable = pixels is not None and (correlation is None or is_comparable(correlation))
+        if (stage.photometric and not usable) or (stage.fallback and correlation is not None and usable):
             continue
         if stage.fit_light and plate_crop is not None:
-            renderer = _lit(renderer, state, energy, cameras, crops, plate_crop)
+            renderer = _lit(renderer, state, energy, cameras, windows, plate_crop)
         free = free_parameters(rig, stage)
         # Every deep step renders and reads anew, as the next look of the geometric way would.
         steps = min(stage.iterations, max(2, 2 * stage.renders)) if deep else stage.iterations
@@ -166,7 +166,7 @@ def fit_frames(
             if repeat < stage.renders and stage.readings:
                 energy = energy.with_offsets(state, look(state, stage.name, 1 if deep else stage.readings))
             if stage.reweight and by_landmarks is not None:
-                energy = _reweighted(energy, state, by_landmarks, targets, observed.spread, seen, config.bias)
+                energy = _reweighted(energy, state, by_landmarks, targets, observed.covariance, seen, config.bias)
             here = replace(
                 energy,
                 base=state,
@@ -175,7 +175,7 @@ def fit_frames(
                 rigid_prior=stage.rigid_prior,
             )
             if stage.photometric and pixels is not None:
-                shares = torch.ones_like(scale) if likeness is None else (likeness >= LEAST_LIKENESS).to(scale)
+                shares = torch.ones_like(scale) if correlation is None else (correlation >= LEAST_CORRELATION).to(scale)
                 factor = MEASURED_UNIT * stage.photometric
                 shading = pixels.energy(state, renderer, stage.blur, factor * shares, partial(tell, stage.name))
                 count = shading.reference[0].numel()
@@ -183,13 +183,13 @@ def fit_frames(
                 kernels += _kernels(config, slice(count, count + targets[0].numel()))
                 solution = _solve(JointEnergy((shading, here)), state, limits, free, steps, kernels)
                 points, edges = shading.points.neutral, bool(stage.edge_weight)
-                if likeness is None:
-                    likeness = shading.likeness(solution.x)
-                    if not alike(likeness):
+                if correlation is None:
+                    correlation = shading.correlation(solution.x)
+                    if not is_comparable(correlation):
                         break
             else:
                 if deep:
-                    here = replace(here, deep=_deep_points(renderer, network, cameras, crops, free))
+                    here = replace(here, deep=_deep_points(renderer, network, cameras, windows, free))
                 kernels = _kernels(config, slice(0, targets[0].numel()))
                 # A bound method: its renders belong to all frames, which cannot be solved in parts.
                 solution = by_landmarks = _solve(here.__call__ if deep else here, state, limits, free, steps, kernels)
@@ -206,14 +206,14 @@ def fit_frames(
     sigma = torch.full((len(state), 12 + state.weights.shape[1]), torch.nan, dtype=torch.float64)
     if solution is not None:
         sigma = _sigma(solution, kernels, points, neutral, len(cameras), edges)
-    if likeness is None or not alike(likeness):
-        likeness = torch.full_like(scale, torch.nan)
-    return Fit(state, renderer, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1), sigma, likeness)
+    if correlation is None or not is_comparable(correlation):
+        correlation = torch.full_like(scale, torch.nan)
+    return Fit(state, renderer, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1), sigma, correlation)
 
 
 def _solve(
     problem: Problem,
-    state: Parameters,
+    state: State,
     limits: tuple[Tensor, Tensor],
     free: Bool[Tensor, " p"],
     steps: int,
@@ -239,7 +239,7 @@ def _solve(
     )
 
 
-def _moved(state: Parameters, solution: Solution, limits: tuple[Tensor, Tensor]) -> Parameters:
+def _moved(state: State, solution: Solution, limits: tuple[Tensor, Tensor]) -> State:
     state = state.retract(solution.x)
     # Rounding may leave a control a hair outside.
     inside = torch.cat([state.jaw, state.weights], 1).clamp(*limits)
@@ -250,13 +250,13 @@ def _deep_points(
     renderer: Renderer,
     network: HeatmapNetwork,
     cameras: tuple[Camera, ...],
-    crops: Float[Tensor, "b c 4"],
+    windows: Float[Tensor, "b c 4"],
     free: Bool[Tensor, " p"],
 ) -> DeepPoints:
     """The network's points on the render and their derivative, as the energy wants them."""
 
-    def points(base: Parameters, step: Tensor) -> tuple[Tensor, Tensor]:
-        return deep_landmarks(renderer, network, base, step, cameras, crops, free)
+    def points(base: State, step: Tensor) -> tuple[Tensor, Tensor]:
+        return deep_landmarks(renderer, network, base, step, cameras, windows, free)
 
     return points
 
@@ -292,10 +292,10 @@ def _sigma(
 
 def _reweighted(
     energy: LandmarkEnergy,
-    state: Parameters,
+    state: State,
     solution: Solution,
     targets: Float[Tensor, "b c 68 2"],
-    spread: Float[Tensor, "b c 68 2 2"],
+    covariance: Float[Tensor, "b c 68 2 2"],
     seen: Bool[Tensor, "b c"],
     bias: bool,
 ) -> LandmarkEnergy:
@@ -311,7 +311,7 @@ def _reweighted(
         # Near neutral, where the expression cannot take up the bias.
         moved = state.weights.square().sum(1)
         anchors = moved <= moved.quantile(0.3)
-    noise = landmark_noise(residual, seen, spread * scale[..., None] ** 2, followed, anchors)
+    noise = landmark_noise(residual, seen, covariance * scale[..., None] ** 2, followed, anchors)
     return replace(
         energy, precision=MEASURED_UNIT * inverse_root(noise.covariance), targets=targets - noise.bias / scale
     )
@@ -319,25 +319,25 @@ def _reweighted(
 
 def _lit(
     renderer: Renderer,
-    state: Parameters,
+    state: State,
     energy: LandmarkEnergy,
     cameras: tuple[Camera, ...],
-    crops: Float[Tensor, "b c 4"],
+    windows: Float[Tensor, "b c 4"],
     plate_crop: PlateCrop,
 ) -> Renderer:
     """The renderer under the light of the views that fit best, spread over the shot."""
     off = (energy.points(state) - energy.targets).norm(dim=-1).mean(-1) * energy.pixel_scale
-    off = torch.where(torch.isfinite(crops).all(-1), off, torch.full_like(off, torch.inf))
+    off = torch.where(torch.isfinite(windows).all(-1), off, torch.full_like(off, torch.inf))
     vertices, views, images = [], [], []
     for part in torch.arange(len(state)).tensor_split(_LIGHT_VIEWS):
         if len(part) == 0 or not bool(torch.isfinite(off[part]).any()):
             continue
         best = int(off[part].argmin())
         b, c = int(part[best // len(cameras)]), best % len(cameras)
-        image = plate_crop(b, c, crops[b, c], _LIGHT_SIZE)
+        image = plate_crop(b, c, windows[b, c], _LIGHT_SIZE)
         if image is not None:
             vertices.append(renderer.rig.vertices(_for_render(state[[b]], renderer)))
-            views.append(cameras[c].crop(crops[b, c], _LIGHT_SIZE))
+            views.append(cameras[c].crop(windows[b, c], _LIGHT_SIZE))
             images.append(image)
     if not images:
         return renderer
@@ -368,14 +368,14 @@ def free_parameters(rig: Rig, stage: Stage) -> Bool[Tensor, " p"]:
     return free
 
 
-def _start(small: Rig, targets: Tensor, trust: Tensor, cameras: tuple[Camera, ...]) -> Parameters:
-    neutral = Parameters.identity(1, len(small.weight_names))
+def _start(small: Rig, targets: Tensor, trust: Tensor, cameras: tuple[Camera, ...]) -> State:
+    neutral = State.identity(1, len(small.weight_names))
     points = small.landmarks(small.vertices(neutral))[0]
     # The jaw and mouth move with the expression, which the start does not know.
     steady = torch.ones(68, dtype=torch.float64)
     steady[0:17], steady[48:68] = 0.5, 0.5
     rotation, translation, _ = rigid_start(points, targets, trust * steady, cameras)
-    state = Parameters.identity(len(rotation), len(small.weight_names))
+    state = State.identity(len(rotation), len(small.weight_names))
     return replace(state, rotation=rotation, translation=translation)
 
 
@@ -384,6 +384,6 @@ def _trust(confidence: Tensor) -> Tensor:
     return (confidence / 0.5).clamp(0.05, 1.0)
 
 
-def _for_render(state: Parameters, renderer: Renderer) -> Parameters:
+def _for_render(state: State, renderer: Renderer) -> State:
     parts = (state.rotation, state.translation, state.jaw, state.weights)
-    return Parameters(*(part.to(renderer.rig.neutral) for part in parts))
+    return State(*(part.to(renderer.rig.neutral) for part in parts))

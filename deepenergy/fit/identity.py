@@ -24,7 +24,7 @@ from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.settings.config import SolverConfig
 from deepenergy.settings.schedule import Stage
 from deepenergy.solve import minimise
@@ -89,19 +89,19 @@ def _solve(observed: Observations, rows: Tensor, rig: Rig, cameras: tuple[Camera
     targets = torch.nan_to_num(observed.points[rows])
     sets = _NEUTRAL.weights()
     trust = (observed.confidence[rows] / 0.5).clamp(0, 1) * sets
-    side = torch.nan_to_num(observed.crops[rows, :, 2] - observed.crops[rows, :, 0], nan=256.0)
+    side = torch.nan_to_num(observed.windows[rows, :, 2] - observed.windows[rows, :, 0], nan=256.0)
     scale = 256.0 / side
     lower, upper = bounds(rig)
     free = free_parameters(rig, _NEUTRAL)
-    state: Parameters | None = None
+    state: State | None = None
     for _ in range(_ROUNDS):
         person = small.with_identity(coefficients)
         if state is None:
-            neutral = Parameters.identity(1, len(small.weight_names))
+            neutral = State.identity(1, len(small.weight_names))
             points = person.landmarks(person.vertices(neutral))[0]
             rotation, translation, _ = rigid_start(points, targets, trust, cameras)
             state = replace(
-                Parameters.identity(len(rows), len(small.weight_names)), rotation=rotation, translation=translation
+                State.identity(len(rows), len(small.weight_names)), rotation=rotation, translation=translation
             )
         energy = LandmarkEnergy(person, cameras, targets, trust, torch.zeros_like(targets), scale, state, l2=16 * l2)
         base = torch.cat([state.jaw, state.weights], 1)
@@ -118,7 +118,7 @@ def _linear_step(
     small: Rig,
     basis: Tensor,
     coefficients: Tensor,
-    state: Parameters,
+    state: State,
     targets: Tensor,
     trust: Tensor,
     scale: Tensor,
@@ -137,7 +137,7 @@ def _linear_step(
         person = replace(
             small, neutral=small.neutral.double() + torch.einsum("i,ivc->vc", a, basis), identity_basis=None
         )
-        one = Parameters(rotation[None], translation[None], jaw[None], weights[None])
+        one = State(rotation[None], translation[None], jaw[None], weights[None])
         world = person.landmarks(person.vertices(one))[0]
         off = torch.stack([camera.project(world) for camera in cameras]) - aim
         return (off * (w * unit[:, None])[..., None]).flatten()

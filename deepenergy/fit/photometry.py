@@ -14,7 +14,7 @@ from deepenergy.energy.surface import SurfacePoints, face_points
 from deepenergy.render import Render, Renderer
 from deepenergy.runtime.threads import map_in_threads
 from deepenergy.scene.camera import Camera
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 WINDOW = 256
 POINTS = 1500
@@ -22,7 +22,7 @@ POINTS = 1500
 _HIDDEN_BY = 0.003
 _AT_ONCE = 4
 # Correlation of a view's features below which its pixels are not used, and the shot's typical one.
-LEAST_LIKENESS = 0.4
+LEAST_CORRELATION = 0.4
 _TYPICAL_LIKENESS = 0.7
 
 # (frame, camera, window, size) -> [3, size, size], or None where the plate cannot be read.
@@ -36,31 +36,31 @@ class Photometry:
     Attributes:
         points: where plates and renders are compared.
         cameras: C cameras.
-        crops: `[B, C, 4]` windows, plate pixels.
+        windows: `[B, C, 4]` windows, plate pixels.
         images: `[B, C, 3, S, S]` display-referred sRGB; NaN where there is none.
     """
 
     points: SurfacePoints
     cameras: tuple[Camera, ...]
-    crops: Tensor
+    windows: Tensor
     images: Tensor
 
     @staticmethod
     def read(
-        renderer: Renderer, cameras: tuple[Camera, ...], crops: Float[Tensor, "b c 4"], plate_crop: PlateCrop
+        renderer: Renderer, cameras: tuple[Camera, ...], windows: Float[Tensor, "b c 4"], plate_crop: PlateCrop
     ) -> Photometry:
         """Read the windows of the plates."""
-        images = torch.full((*crops.shape[:2], 3, WINDOW, WINDOW), torch.nan)
-        for b, c in torch.isfinite(crops).all(-1).nonzero().tolist():
-            image = plate_crop(b, c, crops[b, c], WINDOW)
+        images = torch.full((*windows.shape[:2], 3, WINDOW, WINDOW), torch.nan)
+        for b, c in torch.isfinite(windows).all(-1).nonzero().tolist():
+            image = plate_crop(b, c, windows[b, c], WINDOW)
             if image is not None:
                 images[b, c] = image.to(images)
-        return Photometry(face_points(renderer.rig, POINTS), cameras, crops, images)
+        return Photometry(face_points(renderer.rig, POINTS), cameras, windows, images)
 
     @torch.no_grad()
     def energy(
         self,
-        state: Parameters,
+        state: State,
         renderer: Renderer,
         blur: float,
         share: Float[Tensor, "b c"],
@@ -72,7 +72,7 @@ class Photometry:
             blur: smoothing of both, window pixels.
             share: factor on each view.
         """
-        shape = (*self.crops.shape[:2], len(self.points))
+        shape = (*self.windows.shape[:2], len(self.points))
         plates = torch.zeros(*shape[:2], WINDOW, WINDOW)
         reference = torch.zeros(shape, dtype=torch.float64)
         visible = torch.zeros(shape, dtype=torch.float64)
@@ -80,7 +80,7 @@ class Photometry:
             rows = (torch.isfinite(self.images[:, c, 0, 0, 0]) & (share[:, c] > 0)).nonzero()[:, 0]
 
             def look(part: Tensor, c: int = c, camera: Camera = camera) -> int:
-                through = camera.crop(self.crops[part, c], WINDOW)
+                through = camera.crop(self.windows[part, c], WINDOW)
                 render = renderer(renderer.rig.vertices(_single(state[part], renderer)), through)
                 image = self.images[part, c].to(render.image)
                 plates[part, c] = luminance_features(image, blur).cpu()
@@ -92,12 +92,12 @@ class Photometry:
 
             for count in map_in_threads(look, rows.split(_AT_ONCE)):
                 tell(count)
-        energy = PhotometricEnergy(self.points, self.cameras, self.crops, plates, reference, visible, state)
+        energy = PhotometricEnergy(self.points, self.cameras, self.windows, plates, reference, visible, state)
         residual = energy(torch.zeros(len(state), 12 + state.weights.shape[1], dtype=torch.float64))[0]
         counted = residual.view(len(state), len(self.cameras), -1).abs()[visible > 0]
         noise = 1.4826 * float(counted.median()) if len(counted) else 1.0
         weights = visible * share[..., None] / max(noise, 1e-3)
-        return PhotometricEnergy(self.points, self.cameras, self.crops, plates, reference, weights, state)
+        return PhotometricEnergy(self.points, self.cameras, self.windows, plates, reference, weights, state)
 
 
 def _seen(
@@ -116,12 +116,12 @@ def _seen(
     return look_up(features, pixels)[0], shown.double()
 
 
-def _single(state: Parameters, renderer: Renderer) -> Parameters:
+def _single(state: State, renderer: Renderer) -> State:
     parts: Sequence[Tensor] = (state.rotation, state.translation, state.jaw, state.weights)
-    return Parameters(*(part.to(renderer.rig.neutral) for part in parts))
+    return State(*(part.to(renderer.rig.neutral) for part in parts))
 
 
-def alike(likeness: Float[Tensor, "b c"]) -> bool:
+def is_comparable(correlation: Float[Tensor, "b c"]) -> bool:
     """Whether the rig's appearance resembles the plates' at all, by the median of all views."""
-    known = likeness[torch.isfinite(likeness)]
+    known = correlation[torch.isfinite(correlation)]
     return bool(len(known)) and float(known.median()) >= _TYPICAL_LIKENESS

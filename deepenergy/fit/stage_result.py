@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.settings.schedule import Stage
 
 # Landmarks of which the network is less sure than this do not count in the mean distance.
@@ -35,7 +35,7 @@ class StageResult:
 
     index: int
     stage: Stage
-    state: Parameters
+    state: State
     plate_px: Tensor
     render_px: Tensor
     rig_px: Tensor
@@ -54,7 +54,7 @@ def numbered(on_stage: OnStage, frames: Sequence[int]) -> OnStage:
 def stage_result(
     index: int,
     stage: Stage,
-    state: Parameters,
+    state: State,
     plate_px: Float[Tensor, "b c 68 2"],
     rig_px: Float[Tensor, "b c 68 2"],
     offsets: Float[Tensor, "b c 68 2"],

@@ -42,14 +42,14 @@ class LandmarkSet:
     Attributes:
         points: `[B, 68, 2]` plate pixels (x, y).
         confidence: `[B, 68]`, 0 to 1.
-        crops: `[B, 4]` the crop windows that the network saw, plate pixels; NaN where there was no face.
-        spread: `[B, 68, 2, 2]` covariance of each position as its heatmap describes it, plate pixels squared.
+        windows: `[B, 4]` the windows that the network saw, plate pixels; NaN where there was no face.
+        covariance: `[B, 68, 2, 2]` covariance of each position as its heatmap describes it, plate pixels squared.
     """
 
     points: Tensor
     confidence: Tensor
-    crops: Tensor
-    spread: Tensor
+    windows: Tensor
+    covariance: Tensor
 
 
 def landmark_box(points: Float[Tensor, "b l 2"]) -> Float[Tensor, "b 4"]:

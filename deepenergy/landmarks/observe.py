@@ -35,16 +35,20 @@ class Observations:
     Attributes:
         points: `[T, C, 68, 2]` plate pixels, NaN where there is no face.
         confidence: `[T, C, 68]`, 0 where there is no face.
-        crops: `[T, C, 4]` windows that the network saw, plate pixels; NaN where there is no face.
-        spread: `[T, C, 68, 2, 2]` covariance of each landmark by its heatmap, plate pixels squared.
+        windows: `[T, C, 4]` windows that the network saw, plate pixels; NaN where there is no face.
+        covariance: `[T, C, 68, 2, 2]` covariance of each landmark by its heatmap, plate pixels squared.
         problems: `(frame index, camera index)` -> why there is nothing.
     """
 
     points: Tensor
     confidence: Tensor
-    crops: Tensor
-    spread: Tensor
+    windows: Tensor
+    covariance: Tensor
     problems: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    def __getitem__(self, rows: Tensor) -> Observations:
+        """The observations of some frames, by their places; their problems are left behind."""
+        return Observations(self.points[rows], self.confidence[rows], self.windows[rows], self.covariance[rows])
 
 
 def observe(
@@ -78,8 +82,8 @@ def observe(
     shape = (len(frames), len(plates))
     points = torch.full((*shape, 68, 2), torch.nan, dtype=torch.float64)
     confidence = torch.zeros(*shape, 68, dtype=torch.float64)
-    crops = torch.full((*shape, 4), torch.nan, dtype=torch.float64)
-    spread = torch.full((*shape, 68, 2, 2), torch.nan, dtype=torch.float64)
+    windows = torch.full((*shape, 4), torch.nan, dtype=torch.float64)
+    covariance = torch.full((*shape, 68, 2, 2), torch.nan, dtype=torch.float64)
     problems: dict[tuple[int, int], str] = {}
     for c, plate in enumerate(plates):
         numbers = {number: i for i, number in enumerate(plate.frames)}
@@ -121,7 +125,7 @@ def observe(
                     for part, marks in zip(parts, map_in_threads(landmarks, parts), strict=True):
                         to = at[part]
                         points[to, c], confidence[to, c] = marks.points.cpu(), marks.confidence.cpu()
-                        crops[to, c], spread[to, c] = marks.crops.cpu(), marks.spread.cpu()
+                        windows[to, c], covariance[to, c] = marks.windows.cpu(), marks.covariance.cpu()
                 progress(f"landmarks ({plate.name})", min(start + batch, len(frames)) + number_of_pass, len(frames) + 1)
             if number_of_pass == 0:
 
@@ -154,7 +158,7 @@ def observe(
         for t in range(len(frames)):
             if (t, c) not in problems and not bool(torch.isfinite(points[t, c]).all()):
                 problems[t, c] = f"no face found by '{detector.name}' in camera '{plate.name}'"
-    return Observations(points, confidence, crops, spread, problems)
+    return Observations(points, confidence, windows, covariance, problems)
 
 
 def _read(plate: Plates, index: int | None, number: int) -> Tensor | str:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, LANDMARKS, HeatmapNetwork, LandmarkSet
-from deepenergy.landmarks.soft_argmax import heatmap_spread, local_soft_argmax
+from deepenergy.landmarks.soft_argmax import heatmap_covariance, local_soft_argmax
 from deepenergy.scene.window import check_boxes, crop_and_resize, heatmap_to_plate
 
 # Windows (shift in crop pixels, scale); two pixels are half a heatmap pixel. Each is read plain and mirrored.
@@ -47,14 +47,14 @@ def read_landmarks(
     Raises:
         ValueError: a number of readings out of range.
     """
-    points, confidence, spread = [], [], []
+    points, confidence, covariance = [], [], []
     for heatmaps, window in _heatmaps(network, image_in, windows, readings):
         points.append(_places(heatmaps, window))
         confidence.append(network.confidence(heatmaps).to(torch.float64))
         unit = (window[:, 2:] - window[:, :2]) / HEATMAP_SIZE
         squared = unit[:, :, None] * unit[:, None, :]
-        spread.append(heatmap_spread(heatmaps).to(torch.float64) * squared[:, None])
-    return tuple(torch.stack(part).mean(0) for part in (points, confidence, spread))  # pyright: ignore[reportReturnType]
+        covariance.append(heatmap_covariance(heatmaps).to(torch.float64) * squared[:, None])
+    return tuple(torch.stack(part).mean(0) for part in (points, confidence, covariance))  # pyright: ignore[reportReturnType]
 
 
 def read_points(
@@ -106,19 +106,19 @@ def find_landmarks(
     absent = torch.isnan(boxes).all(-1, keepdim=True)
     check_boxes(torch.where(absent, boxes.new_tensor([0, 0, 1, 1]), boxes), images.shape[0])
     found = (~absent[:, 0]).nonzero()[:, 0]
-    crops = torch.full_like(boxes, torch.nan)
+    seen_in = torch.full_like(boxes, torch.nan)
     points = torch.full((len(boxes), LANDMARKS, 2), torch.nan, dtype=torch.float64, device=images.device)
     confidence = torch.zeros(len(boxes), LANDMARKS, dtype=torch.float64, device=images.device)
-    spread = torch.full((len(boxes), LANDMARKS, 2, 2), torch.nan, dtype=torch.float64, device=images.device)
+    covariance = torch.full((len(boxes), LANDMARKS, 2, 2), torch.nan, dtype=torch.float64, device=images.device)
     if len(found):
         windows = network.crop_boxes(boxes[found])
         seen = images[found]
         read = read_landmarks(network, lambda window: crop_and_resize(seen, window, CROP_SIZE), windows, readings)
-        crops = crops.index_copy(0, found, windows)
+        seen_in = seen_in.index_copy(0, found, windows)
         points = points.index_copy(0, found, read[0])
         confidence = confidence.index_copy(0, found, read[1])
-        spread = spread.index_copy(0, found, read[2])
-    return LandmarkSet(points, confidence, crops, spread)
+        covariance = covariance.index_copy(0, found, read[2])
+    return LandmarkSet(points, confidence, seen_in, covariance)
 
 
 def _moved(windows: Float[Tensor, "b 4"], dx: float, dy: float, scale: float) -> Float[Tensor, "b 4"]:

@@ -55,7 +55,7 @@ def local_soft_argmax(
     return (share[..., None] * positions).sum(-2)
 
 
-def heatmap_spread(
+def heatmap_covariance(
     heatmaps: Float[Tensor, "b l h w"], beta: float = 50.0, window: int = 13
 ) -> Float[Tensor, "b l 2 2"]:
     """Covariance of the position that a heatmap describes, in heatmap pixels squared.

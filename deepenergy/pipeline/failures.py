@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float
 
 from deepenergy.scene.rotation import rotation_angle, so3_exp, so3_log
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.settings.config import SolverConfig
 
 # Robust standard deviations from which a frame is an outlier.
 OUTLIER = 6.0
 # Floors: crop pixels, correlation, degrees and metres.
-RESIDUAL_FLOOR, LIKENESS_FLOOR, TURN_FLOOR, MOVE_FLOOR = 2.0, 0.15, 12.0, 0.04
+RESIDUAL_FLOOR, CORRELATION_FLOOR, TURN_FLOOR, MOVE_FLOOR = 2.0, 0.15, 12.0, 0.04
 # Share of the shot's usual confidence in landmarks that a face has (docs/decisions/0010).
 LEAST_SURE = 0.75
 # Frames of the running median that a jump is told from, and the fewest frames that say what is usual.
@@ -38,15 +38,15 @@ class Evidence:
         state: T states.
         confidence: `[T]` mean of the heatmaps' confidences over the views that have any.
         residual: `[T]` mean distance of plate and render landmarks, crop pixels.
-        likeness: `[T]` correlation of plate and render, the worst view's; NaN where pixels were not compared.
+        correlation: `[T]` correlation of plate and render, the worst view's; NaN where pixels were not compared.
         solved: `[T]` bool, frames that were solved at all.
     """
 
     frames: np.ndarray
-    state: Parameters
+    state: State
     confidence: np.ndarray
     residual: np.ndarray
-    likeness: np.ndarray
+    correlation: np.ndarray
     solved: np.ndarray
 
 
@@ -62,25 +62,25 @@ def judge(evidence: Evidence, config: SolverConfig) -> list[str]:
         )
     good &= np.array([not reason for reason in reasons], dtype=bool)
     residual_limit = _limit(evidence.residual[good], RESIDUAL_FLOOR)
-    likeness_limit = -_limit(-evidence.likeness[good], LIKENESS_FLOOR)
+    correlation_limit = -_limit(-evidence.correlation[good], CORRELATION_FLOOR)
     for t in np.flatnonzero(good):
-        off, alike = float(evidence.residual[t]), float(evidence.likeness[t])
+        off, correlation = float(evidence.residual[t]), float(evidence.correlation[t])
         if off > residual_limit:
             limit = f"{residual_limit:.2f} is the most for this shot"
             reasons[t] = f"plate and render disagree ({off:.2f} crop pixels, while {limit})"
-        elif alike < likeness_limit:
-            limit = f"{likeness_limit:.2f} is the least for this shot"
-            reasons[t] = f"the plate does not look like the render (correlation {alike:.2f}, while {limit})"
+        elif correlation < correlation_limit:
+            limit = f"{correlation_limit:.2f} is the least for this shot"
+            reasons[t] = f"the plate does not look like the render (correlation {correlation:.2f}, while {limit})"
     left = good & np.array([not reason for reason in reasons], dtype=bool)
     # Halfway from what is usual to what fails a frame by itself.
     halves = (
         (-evidence.confidence, -usual * (1 + LEAST_SURE) / 2),
         (evidence.residual, _halfway(evidence.residual[good], residual_limit)),
-        (-evidence.likeness, _halfway(-evidence.likeness[good], -likeness_limit)),
+        (-evidence.correlation, _halfway(-evidence.correlation[good], -correlation_limit)),
     )
     doubtful = np.any([values > limit for values, limit in halves], axis=0)
     for t in _spreading(left, doubtful):
-        reasons[t] = "beside a failed frame, and halfway to failing by itself (landmarks, residual or likeness)"
+        reasons[t] = "beside a failed frame, and halfway to failing by itself (landmarks, residual or correlation)"
     good = left & np.array([not reason for reason in reasons], dtype=bool)
     for t, words in _jumps(evidence, good).items():
         reasons[t] = words

@@ -17,7 +17,7 @@ from deepenergy.scene.track import REFINED, Track
 from deepenergy.settings.config import SolverConfig
 
 
-def solve_again(
+def refit(
     track: Track,
     again: Track,
     plates: Sequence[Plates],

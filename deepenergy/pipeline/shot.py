@@ -27,8 +27,8 @@ from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rig_check import check_face
-from deepenergy.scene.rig_paint import painted
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.rig_paint import with_default_albedo
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 from deepenergy.scene.window import crop_and_resize
 from deepenergy.settings.config import SolverConfig
@@ -39,9 +39,9 @@ from deepenergy.temporal.refine import RefineConfig, refine
 
 Progress = Callable[[str, int, int], None]
 _FRAMES_AT_ONCE = 96
-_OBSERVED = ("points", "confidence", "crops", "spread")
+_OBSERVED = ("points", "confidence", "windows", "covariance")
 _STATE = ("rotation", "translation", "jaw", "weights")
-_FITTED = ("rendered", "residual_px", "residual_crop", "sigma", "likeness")
+_FITTED = ("rendered", "residual_px", "residual_crop", "sigma", "correlation")
 
 
 def frames_of(plates: Sequence[Plates]) -> list[int]:
@@ -179,7 +179,7 @@ def _solve_frames(
     for t in range(len(numbers)):
         if not bool(seen[t]):
             reasons[t] = "; ".join(text for (frame, _), text in sorted(observed.problems.items()) if frame == t)
-    rig = painted(rig)
+    rig = with_default_albedo(rig)
     renderer = renderer_for(rig, config)
     rows = seen.nonzero()[:, 0]
     fits: list[Fit] = []
@@ -199,7 +199,7 @@ def _solve_frames(
         fit = _kept_fit(checkpoint.load(f"fit{start:04d}"), renderer)
         if fit is None:
             told = None if on_stage is None else numbered(on_stage, [numbers[int(row)] for row in part])
-            seen_here = rows_of(observed, part)
+            seen_here = observed[part]
             fit = fit_frames(seen_here, rig, cameras, renderer, network, config, tell, None, plate_crop, told)
             checkpoint.save(f"fit{start:04d}", _fit_arrays(fit))
         fits.append(fit)
@@ -268,13 +268,8 @@ def _kept_fit(arrays: dict[str, np.ndarray] | None, renderer: Renderer) -> Fit |
         return None
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     lit = replace(renderer, light=tensors["light"]) if "light" in tensors else renderer
-    state = Parameters(*(tensors[name] for name in _STATE))
+    state = State(*(tensors[name] for name in _STATE))
     return Fit(state, lit, **{name: tensors[name] for name in _FITTED})
-
-
-def rows_of(observed: Observations, rows: Tensor) -> Observations:
-    """The observations of some frames; their problems are left behind."""
-    return Observations(observed.points[rows], observed.confidence[rows], observed.crops[rows], observed.spread[rows])
 
 
 def _track(
@@ -288,10 +283,10 @@ def _track(
     config: SolverConfig,
 ) -> Track:
     count, cameras, shapes = len(numbers), len(plates), len(rig.weight_names)
-    state = Parameters.identity(count, shapes)
+    state = State.identity(count, shapes)
     state = replace(state, translation=torch.full_like(state.translation, torch.nan))
     rendered = np.full((count, cameras, 68, 2), np.nan)
-    residual, crop_residual, likeness = (np.full(count, np.nan) for _ in range(3))
+    residual, crop_residual, correlation = (np.full(count, np.nan) for _ in range(3))
     sigma = np.full((count, 12 + shapes), np.nan)
     solved = np.zeros(count, bool)
     heatmaps = observed.confidence.numpy()
@@ -305,10 +300,10 @@ def _track(
             getattr(state, name)[here] = getattr(fit.state, name).to(state.weights)
         rendered[here], residual[here] = fit.rendered.cpu().numpy(), fit.residual_px.cpu().numpy()
         crop_residual[here], sigma[here] = fit.residual_crop.cpu().numpy(), fit.sigma.cpu().numpy()
-        likeness[here] = fit.likeness.cpu().nan_to_num(torch.inf).amin(1).numpy()
+        correlation[here] = fit.correlation.cpu().nan_to_num(torch.inf).amin(1).numpy()
         solved[here] = True
-    likeness[np.isinf(likeness)] = np.nan
-    evidence = Evidence(np.array(numbers), state, sure, crop_residual, likeness, solved)
+    correlation[np.isinf(correlation)] = np.nan
+    evidence = Evidence(np.array(numbers), state, sure, crop_residual, correlation, solved)
     reasons = [told or found for told, found in zip(reasons, judge(evidence, config), strict=True)]
     failed = np.array([bool(reason) for reason in reasons], dtype=bool)
 

@@ -34,7 +34,7 @@ class Tile:
     image: Image.Image
 
 
-def spread(rows: int, count: int) -> list[int]:
+def evenly_spaced(rows: int, count: int) -> list[int]:
     """`count` rows spread evenly over `rows`, first and last among them; all where there are fewer."""
     if rows <= count:
         return list(range(rows))

@@ -20,7 +20,7 @@ from deepenergy.report.wireframe import SurfaceLines, surface_lines, visible_lin
 from deepenergy.runtime.atomic import atomic_path
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 
 WIRE = (120, 205, 255)
@@ -69,7 +69,7 @@ class Overlay:
         self.track, self.rig, self.camera = track, rig, camera
         states = track.parameters()
         # A hundredth of a pixel is more than a picture shows: single precision, and half the time.
-        self._states = Parameters(*(v.to(torch.float32) for v in vars(states).values()))
+        self._states = State(*(v.to(torch.float32) for v in vars(states).values()))
         self._faces = rig.faces.cpu().numpy()
         self._lines: SurfaceLines | None = None
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from deepenergy.fit.stage_result import StageResult
-from deepenergy.report.contact_sheet import spread
+from deepenergy.report.contact_sheet import evenly_spaced
 from deepenergy.report.overlay import (
     CORRESPONDENCE,
     FEATURE,
@@ -74,7 +74,7 @@ class StageRecorder:
             expected = f"frames within {known[0]}-{known[-1]}"
             raise InputError("stages frames", str(odd[0]), expected, "draw frames that the plates have")
         self.folder, self.plates, self.rig, self.cameras = folder, tuple(plates), rig, tuple(cameras)
-        self.frames = {known[row] for row in spread(len(known), _DRAWN)} if frames is None else set(frames)
+        self.frames = {known[row] for row in evenly_spaced(len(known), _DRAWN)} if frames is None else set(frames)
         if not go_on and folder.is_dir():
             for old in folder.glob("[0-9][0-9]_*"):
                 # Ours alone: a folder that somebody put there is left.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from deepenergy.report.contact_sheet import Tile, contact_sheet, draw_tile, face_windows, spread
+from deepenergy.report.contact_sheet import Tile, contact_sheet, draw_tile, evenly_spaced, face_windows
 from deepenergy.report.overlay import Overlay, dark_card, to_image, write_overlay_video
 from deepenergy.report.page import render_page
 from deepenergy.runtime.atomic import atomic_path
@@ -97,7 +97,7 @@ def _write_camera(
 ) -> tuple[Image.Image, list[Path]]:
     """One pass over the plates: every frame goes into the video, some into the contact sheet too."""
     track, camera = overlay.track, overlay.camera
-    chosen = spread(len(track), sheet_frames)
+    chosen = evenly_spaced(len(track), sheet_frames)
     windows = face_windows(overlay, chosen)
     tiles: list[Tile] = []
     size = (camera.width, camera.height)

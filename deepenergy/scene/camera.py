@@ -146,7 +146,7 @@ class Camera:
         """World points (metres) to pixels (x, y), distortion included. Differentiable in both modes."""
         return self.pixels(self.camera_points(world))
 
-    def moving_pixels(
+    def project_with_jacobian(
         self, world: Float[Tensor, "*b n 3"]
     ) -> tuple[Float[Tensor, "*b n 2"], Float[Tensor, "*b n 2 3"]]:
         """World points (metres) to pixels, and the pixels' derivative by the point (pixels a metre).

@@ -21,7 +21,7 @@ from deepenergy.runtime import registry
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.control_groups import control_groups
 from deepenergy.scene.rotation import so3_exp
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 LANDMARK_COUNT = 68
 
@@ -247,7 +247,7 @@ class Rig:
         turned = (local - pivot) @ so3_exp(jaw[:, :3]).transpose(-1, -2) + pivot + jaw[:, None, 3:]
         return local + skin[:, None] * (turned - local)
 
-    def vertices(self, state: Parameters) -> Float[Tensor, "b v 3"]:
+    def vertices(self, state: State) -> Float[Tensor, "b v 3"]:
         """`x_R` in world space (metres), equation 1, in the state's dtype."""
         local = self.local_vertices(state.weights, state.jaw)
         return local @ state.rotation.transpose(-1, -2) + state.translation[:, None]

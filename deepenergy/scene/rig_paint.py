@@ -24,7 +24,7 @@ IRIS_RADIUS = 0.0062
 PUPIL_RADIUS = 0.0021
 
 
-def painted(rig: Rig) -> Rig:
+def with_default_albedo(rig: Rig) -> Rig:
     """The rig, with a plain painted face where it has neither a texture nor vertex colours.
 
     Eyeballs are told by being meshes of their own between the lids' landmarks.

@@ -14,7 +14,7 @@ JAW_NAMES = ("jaw.rx", "jaw.ry", "jaw.rz", "jaw.tx", "jaw.ty", "jaw.tz")
 
 
 @dataclass(frozen=True)
-class Parameters:
+class State:
     """A batch of face states, float64.
 
     Attributes:
@@ -32,14 +32,14 @@ class Parameters:
     def __len__(self) -> int:
         return self.rotation.shape[0]
 
-    def __getitem__(self, index: Tensor | slice | list[int]) -> Parameters:
-        return Parameters(self.rotation[index], self.translation[index], self.jaw[index], self.weights[index])
+    def __getitem__(self, index: Tensor | slice | list[int]) -> State:
+        return State(self.rotation[index], self.translation[index], self.jaw[index], self.weights[index])
 
     @staticmethod
-    def identity(batch: int, blendshapes: int, device: torch.device | str = "cpu") -> Parameters:
+    def identity(batch: int, blendshapes: int, device: torch.device | str = "cpu") -> State:
         """Neutral faces at the world's origin."""
         f64 = {"dtype": torch.float64, "device": device}
-        return Parameters(
+        return State(
             torch.eye(3, **f64).expand(batch, 3, 3).clone(),
             torch.zeros(batch, 3, **f64),
             torch.zeros(batch, 6, **f64),
@@ -47,26 +47,26 @@ class Parameters:
         )
 
     @staticmethod
-    def stack(parts: list[Parameters]) -> Parameters:
+    def stack(parts: list[State]) -> State:
         """Concatenate batches."""
-        return Parameters(
+        return State(
             torch.cat([p.rotation for p in parts]),
             torch.cat([p.translation for p in parts]),
             torch.cat([p.jaw for p in parts]),
             torch.cat([p.weights for p in parts]),
         )
 
-    def with_weights(self, weights: Float[Tensor, "b k"]) -> Parameters:
+    def with_weights(self, weights: Float[Tensor, "b k"]) -> State:
         """The same states with other blendshape weights."""
         return replace(self, weights=weights)
 
-    def retract(self, step: Float[Tensor, "b p"]) -> Parameters:
+    def retract(self, step: Float[Tensor, "b p"]) -> State:
         """Move by a flat step `[rotation 3 | translation 3 | jaw 6 | weights K]`.
 
         The rotation moves on SO(3), `R <- exp(step) R`: a turn about the world's axes through the rig's origin, so
         that no Euler angle locks. Everything else is added.
         """
-        return Parameters(
+        return State(
             so3_exp(step[:, 0:3]) @ self.rotation,
             self.translation + step[:, 3:6],
             self.jaw + step[:, 6:12],

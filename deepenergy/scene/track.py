@@ -14,7 +14,7 @@ from jaxtyping import Float
 from deepenergy.runtime import registry
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.rotation import matrix_to_euler
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 if TYPE_CHECKING:
     from deepenergy.scene.rig import Rig
@@ -214,10 +214,10 @@ class Track:
         euler = matrix_to_euler(torch.from_numpy(np.where(self.usable[:, None, None], self.rotation, np.eye(3))))
         return np.where(self.usable[:, None], euler.numpy(), np.nan)
 
-    def parameters(self) -> Parameters:
+    def parameters(self) -> State:
         """The states of all frames, float64 on the CPU; NaN where failed."""
         arrays = (self.rotation, self.translation, self.jaw, self.weights)
-        return Parameters(*(torch.from_numpy(a.copy()) for a in arrays))
+        return State(*(torch.from_numpy(a.copy()) for a in arrays))
 
     def check_rig(self, rig: Rig) -> None:
         """Refuse a rig that the weights do not belong to.

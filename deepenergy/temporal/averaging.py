@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.rotation import matrix_to_quaternion, quaternion_to_matrix, rotation_angle
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 # The current frame counts more heavily (appendix A).
 THREE_FRAMES = (1.0, 2.0, 1.0)
@@ -32,12 +32,12 @@ def mean_rotation(rotation: Float[Tensor, "*b n 3 3"], weights: Float[Tensor, "*
 
 
 def average_states(
-    state: Parameters,
+    state: State,
     frames: Sequence[int],
     window: Sequence[float] = THREE_FRAMES,
     sweeps: int = 1,
     usable: Bool[Tensor, " t"] | None = None,
-) -> Parameters:
+) -> State:
     """Every state as the weighted mean of its window; at the ends and beside gaps the window keeps its symmetry.
 
     A neighbour counts only if its mirror image about the current frame does: a one-sided mean would lag behind motion.
@@ -78,14 +78,14 @@ def average_states(
             return (values[index] * share[..., None]).sum(1)
 
         span = torch.tensor([_TURN] * 3 + [_MOVE] * 3).to(state.jaw)
-        moved = Parameters(
+        moved = State(
             mean_rotation(state.rotation[index], share),
             mean(state.translation),
             _calmed(state.jaw, mean(state.jaw), share[:, reach], span),
             _calmed(state.weights, mean(state.weights), share[:, reach], torch.full((1,), _CONTROL).to(state.weights)),
         )
         row, matrix = good[:, None], good[:, None, None]
-        state = Parameters(
+        state = State(
             torch.where(matrix, moved.rotation, state.rotation),
             torch.where(row, moved.translation, state.translation),
             torch.where(row, moved.jaw, state.jaw),
@@ -108,7 +108,7 @@ def _calmed(
     return values + (smoothed - values) * (1 + (away / span).square()) ** -2
 
 
-def _trusted(state: Parameters, index: Tensor, weights: Float[Tensor, "t n"]) -> Float[Tensor, "t n"]:
+def _trusted(state: State, index: Tensor, weights: Float[Tensor, "t n"]) -> Float[Tensor, "t n"]:
     """The windows' shares, neighbours by how near their mean is to the frame (Geman-McClure's weight)."""
     middle = weights.shape[1] // 2
     others = weights.clone()

@@ -21,7 +21,7 @@ from deepenergy.energy.surface import SurfacePoints, face_window, visible_points
 from deepenergy.flow.plate_flows import UNIT_PIXELS, PairFlow, PlateFlows
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.temporal.occluders import Appearance
 
 _DEPTH_SIZE = 256
@@ -44,7 +44,7 @@ class Chain:
     points: SurfacePoints
     cameras: Sequence[Camera]
     flows: PlateFlows
-    start: Parameters
+    start: State
     appearance: Appearance | None = None
     _visible: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     _own: dict[tuple[int, int], Tensor] = field(default_factory=dict)
@@ -112,5 +112,5 @@ class Chain:
         return mean, weight / sum(p is not None for p in (first, second))
 
 
-def _single(state: Parameters) -> Parameters:
-    return Parameters(state.rotation.float(), state.translation.float(), state.jaw.float(), state.weights.float())
+def _single(state: State) -> State:
+    return State(state.rotation.float(), state.translation.float(), state.jaw.float(), state.weights.float())

@@ -27,7 +27,7 @@ from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.interpolate import interpolate_states
@@ -158,7 +158,7 @@ def infill(
 
 def _fill(
     chain: Chain, rows: Tensor, left: bool, right: bool, config: InfillConfig, numbers: np.ndarray
-) -> tuple[Parameters, Tensor]:
+) -> tuple[State, Tensor]:
     """States of the chain with the run filled, and the share of flow that each of the run's frames had."""
     bounds = parameter_bounds(chain.rig)
     state = inside(chain.start, bounds)

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 
 def interpolate_states(
-    times: Sequence[int] | Float[np.ndarray, " t"], state: Parameters, known: Bool[Tensor, " t"]
-) -> Parameters:
+    times: Sequence[int] | Float[np.ndarray, " t"], state: State, known: Bool[Tensor, " t"]
+) -> State:
     """All states, with the unknown ones from their known neighbours in time; before the first and after the last known
     frame, that frame's.
 
@@ -48,10 +48,10 @@ def interpolate_states(
         columns = [np.interp(wanted, at, column) for column in values.numpy().T]
         return torch.from_numpy(np.stack(columns, 1)) if columns else values.new_zeros(len(when), 0)
 
-    filled = Parameters(rotation, *(linear(part) for part in (anchors.translation, anchors.jaw, anchors.weights)))
+    filled = State(rotation, *(linear(part) for part in (anchors.translation, anchors.jaw, anchors.weights)))
     # Known states come out bit for bit.
     row, matrix = known[:, None], known[:, None, None]
-    return Parameters(
+    return State(
         torch.where(matrix, state.rotation, filled.rotation),
         torch.where(row, state.translation, filled.translation),
         torch.where(row, state.jaw, filled.jaw),

@@ -18,7 +18,7 @@ from torch import Tensor
 from deepenergy.energy.surface import SurfacePoints, face_window
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import PlateError, Plates
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.window import crop_and_resize
 
 _SIZE = 48
@@ -50,7 +50,7 @@ class Appearance:
     cameras: Sequence[Camera]
     frames: Sequence[int]
     points: SurfacePoints
-    start: Parameters
+    start: State
     known: Bool[Tensor, " t"]
     _pictures: dict[tuple[int, int], tuple[Tensor, Tensor] | None] = field(default_factory=dict)
     _neighbours: Tensor | None = None
@@ -72,7 +72,7 @@ class Appearance:
             near = torch.cdist(self.points.neutral, self.points.neutral)
             self._neighbours = near.topk(min(_NEIGHBOURS, len(near)), largest=False).indices
         # The fit starts from where the pattern is still there, so that a large flat thing does not win it.
-        nearby = local_likeness(before, now, visible, self._neighbours)
+        nearby = local_correlation(before, now, visible, self._neighbours)
         return nearby * compare(before, now, visible, nearby)
 
     def _nearest(self, row: int) -> list[int]:
@@ -120,19 +120,19 @@ def compare(
     0 for all where the fitted colours hardly correlate. `start` says which points the fit begins with.
     """
     weight = visible.double() if start is None else visible * start
-    likeness = torch.zeros(())
+    correlation = torch.zeros(())
     for _ in range(_FITS):
         total = weight.sum().clamp_min(1e-9)
         x, y = ((c - (weight[:, None] * c).sum(0) / total) for c in (before, now))
         across, own, other = ((weight[:, None] * a * b).sum() / total for a, b in ((x, y), (x, x), (y, y)))
-        likeness = across / ((own + _FLAT) * (other + _FLAT)).sqrt()
+        correlation = across / ((own + _FLAT) * (other + _FLAT)).sqrt()
         gain = (across / (own + _FLAT)).clamp_min(0)
         scale = gain**2 * own * _DIFFERENT**2 + _FLAT
         weight = visible / (1 + (y - gain * x).square().sum(1) / scale) ** 2
-    return weight * ((likeness - _UNLIKE) / (_ALIKE - _UNLIKE)).clamp(0, 1)
+    return weight * ((correlation - _UNLIKE) / (_ALIKE - _UNLIKE)).clamp(0, 1)
 
 
-def local_likeness(
+def local_correlation(
     before: Float[Tensor, "n 3"], now: Float[Tensor, "n 3"], visible: Bool[Tensor, " n"], neighbours: Int[Tensor, "n k"]
 ) -> Float[Tensor, " n"]:
     """By how far the pattern around each point is still there, each in [0, 1]: something skin-coloured lacks it."""
@@ -140,5 +140,5 @@ def local_likeness(
     total = weight.sum(1, keepdim=True).clamp_min(1)
     x, y = ((c[neighbours] - (weight * c[neighbours]).sum(1, keepdim=True) / total) for c in (before, now))
     across, own, other = ((weight * a * b).sum((1, 2)) / total[:, 0, 0] for a, b in ((x, y), (x, x), (y, y)))
-    likeness = across / ((own + _FLAT) * (other + _FLAT)).sqrt()
-    return ((likeness - _LOCALLY_UNLIKE) / (_LOCALLY_ALIKE - _LOCALLY_UNLIKE)).clamp(0, 1)
+    correlation = across / ((own + _FLAT) * (other + _FLAT)).sqrt()
+    return ((correlation - _LOCALLY_UNLIKE) / (_LOCALLY_ALIKE - _LOCALLY_UNLIKE)).clamp(0, 1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -96,7 +95,7 @@ def reestimate_expression(
     rows = (seen & torch.from_numpy(track.solved)).nonzero()[:, 0]
     state, again = states_of(track), replace(config, stages=expression_stages(config.stages))
     for part in rows.split(_AT_ONCE) if len(rows) else ():
-        some = _rows(observed, part)
+        some = observed[part]
         crop = _plate_crop(plates, track.frames[part.numpy()]) if plates else None
         fit = fit_frames(some, rig, cameras, renderer, network, again, progress, start=state[part], plate_crop=crop)
         state = put(state, part, fit.state)
@@ -159,10 +158,3 @@ def _plate_crop(plates: Sequence[Plates], numbers: np.ndarray) -> PlateCrop:
 def _change(points: SurfacePoints, before: Track, after: Track) -> float:
     moved = points.world(states_of(after)) - points.world(states_of(before))
     return float(moved.square().sum(-1).mean().sqrt())
-
-
-def _rows(observed: Observations, rows: Tensor) -> Observations:
-    """The observations of some frames; their problems are left behind."""
-    parts = {f.name: getattr(observed, f.name) for f in fields(observed)}
-    chosen: dict[str, Any] = {name: value[rows] for name, value in parts.items() if isinstance(value, Tensor)}
-    return replace(observed, **chosen, problems={})

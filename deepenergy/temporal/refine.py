@@ -30,7 +30,7 @@ from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import rotation_angle
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import REFINED, Track
 from deepenergy.temporal.averaging import THREE_FRAMES, average_states
 from deepenergy.temporal.chain import Chain
@@ -156,7 +156,7 @@ def refine(
     return replace(with_states(track, result, track.status), provenance=np.array(words), before=before)
 
 
-def segments(frames: np.ndarray, usable: np.ndarray, state: Parameters | None = None) -> list[tuple[int, int]]:
+def segments(frames: np.ndarray, usable: np.ndarray, state: State | None = None) -> list[tuple[int, int]]:
     """`(first, last)` rows of every stretch of usable frames without a gap in time, nor a cut between two poses."""
     if len(frames) == 0:
         return []
@@ -172,7 +172,7 @@ def segments(frames: np.ndarray, usable: np.ndarray, state: Parameters | None = 
 
 
 def _refined(
-    state: Parameters,
+    state: State,
     frames: np.ndarray,
     solved: Tensor,
     plates: Sequence[Plates],
@@ -181,7 +181,7 @@ def _refined(
     network: FlowNetwork | None,
     points: SurfacePoints | None,
     config: RefineConfig,
-) -> Parameters:
+) -> State:
     """One stretch of frames."""
     if len(state) < 2:
         return state

@@ -19,7 +19,7 @@ from torch import Tensor
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.prior import Deviation
 from deepenergy.runtime.threads import map_in_threads
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.temporal.chain import Chain
 
 # Share of the diagonal that is added to it: keeps what nothing sees where it is.
@@ -36,14 +36,14 @@ class _Frame:
 
 def solve_joint(
     chain: Chain,
-    state: Parameters,
+    state: State,
     prior: Deviation,
     flow: FlowWeight,
     free: Bool[Tensor, "t p"],
     bounds: tuple[Float[Tensor, " q"], Float[Tensor, " q"]],
     iterations: int = 6,
     tolerance: float = 1e-4,
-) -> Parameters:
+) -> State:
     """Minimise over all free parameters of all frames.
 
     Args:
@@ -67,17 +67,17 @@ def solve_joint(
     return state
 
 
-def inside(state: Parameters, bounds: tuple[Tensor, Tensor]) -> Parameters:
+def inside(state: State, bounds: tuple[Tensor, Tensor]) -> State:
     """The state with jaw and weights put back into their bounds."""
     both = torch.cat([state.jaw, state.weights], 1).clamp(*bounds)
     return replace(state, jaw=both[:, :6], weights=both[:, 6:])
 
 
-def _pixels(chain: Chain, state: Parameters) -> Tensor:
+def _pixels(chain: Chain, state: State) -> Tensor:
     return torch.stack([chain.points.pixels(state, camera) for camera in chain.cameras])
 
 
-def _active(state: Parameters, gradient: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
+def _active(state: State, gradient: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
     value = torch.cat([state.jaw, state.weights], 1)
     low, high = bounds
     pushed = ((value <= low) & (gradient[:, 6:] > 0)) | ((value >= high) & (gradient[:, 6:] < 0)) | (low == high)
@@ -85,7 +85,7 @@ def _active(state: Parameters, gradient: Tensor, bounds: tuple[Tensor, Tensor]) 
 
 
 def _normal_equations(
-    chain: Chain, state: Parameters, prior: Deviation, flow: FlowWeight
+    chain: Chain, state: State, prior: Deviation, flow: FlowWeight
 ) -> tuple[Float[Tensor, "t p p"], Float[Tensor, "t-1 p p"], Float[Tensor, "t p"]]:
     """Diagonal blocks, blocks `[a, a + 1]`, gradient."""
     count, size = len(state), 12 + state.weights.shape[1]
@@ -125,11 +125,11 @@ def _link(
     return own, weighted[0].T @ flat[1], (weighted.mT @ residual.flatten()[:, None])[..., 0]
 
 
-def _frame(chain: Chain, state: Parameters, row: int) -> _Frame:
+def _frame(chain: Chain, state: State, row: int) -> _Frame:
     for c in range(len(chain.cameras)):
         # Kept by the chain; two links of one frame would both find it.
         chain.visible(row, c)
-    both = [chain.points.moving_pixels(state[[row]], camera) for camera in chain.cameras]
+    both = [chain.points.project_with_jacobian(state[[row]], camera) for camera in chain.cameras]
     return _Frame([pixels[0] for pixels, _ in both], [slopes[0] for _, slopes in both])
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.scene.rotation import matrix_to_quaternion, quaternion_to_matrix
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 
 # A cubic smoothing spline needs as many.
 _FEWEST = 5
@@ -45,9 +45,9 @@ def spline_rotations(rotation: Float[Tensor, "t 3 3"], smoothing: float | None =
     return quaternion_to_matrix(smoothing_spline(quaternion * signs[:, None], smoothing))
 
 
-def spline_states(state: Parameters, smoothing: float | None = None) -> Parameters:
+def spline_states(state: State, smoothing: float | None = None) -> State:
     """Splines through all parameters of consecutive frames; bounds are the caller's."""
-    return Parameters(
+    return State(
         spline_rotations(state.rotation, smoothing),
         *(smoothing_spline(part, smoothing) for part in (state.translation, state.jaw, state.weights)),
     )

@@ -10,19 +10,19 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from deepenergy.scene.rig import Rig
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 
 
-def states_of(track: Track) -> Parameters:
+def states_of(track: Track) -> State:
     """All states of a track, failed frames at the identity: finite, for batches that will not look at them."""
     usable = track.usable
     rotation = np.where(usable[:, None, None], track.rotation, np.eye(3))
     rest = (np.where(usable[:, None], a, 0.0) for a in (track.translation, track.jaw, track.weights))
-    return Parameters(torch.from_numpy(rotation), *(torch.from_numpy(a) for a in rest))
+    return State(torch.from_numpy(rotation), *(torch.from_numpy(a) for a in rest))
 
 
-def with_states(track: Track, state: Parameters, status: np.ndarray) -> Track:
+def with_states(track: Track, state: State, status: np.ndarray) -> Track:
     """The track with other states; NaN where the status is "failed"."""
     failed = status == "failed"
     rotation = np.where(failed[:, None, None], np.nan, state.rotation.numpy())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepenergy.energy.flow import FlowEnergy, FlowWeight
 from deepenergy.energy.prior import Deviation
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.solve import minimise
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.solve_chain import inside
@@ -25,7 +25,7 @@ BOTH = (-1, 1)
 
 
 def plate_targets(
-    chain: Chain, state: Parameters, row: int, sides: Sequence[int] = BOTH
+    chain: Chain, state: State, row: int, sides: Sequence[int] = BOTH
 ) -> tuple[Float[Tensor, "e c n 2"], Float[Tensor, "e c n"]]:
     """Where the neighbours and the plates' flow want a frame's points, plate pixels, and how far to believe it.
 
@@ -48,7 +48,7 @@ def plate_targets(
     return targets, trust
 
 
-def self_targets(chain: Chain, state: Parameters, row: int) -> tuple[Tensor, Tensor]:
+def self_targets(chain: Chain, state: State, row: int) -> tuple[Tensor, Tensor]:
     """Midway between the neighbours' points: `|| N(F1, F2) - N(F2, F3) ||` of section 7 with the rig's own flow."""
     cameras = len(chain.cameras)
     targets = torch.zeros(1, cameras, len(chain.points), 2, dtype=torch.float64)
@@ -62,7 +62,7 @@ def self_targets(chain: Chain, state: Parameters, row: int) -> tuple[Tensor, Ten
 
 def solve_rows(
     chain: Chain,
-    state: Parameters,
+    state: State,
     rows: Sequence[int],
     targets: Float[Tensor, "b e c n 2"],
     trust: Float[Tensor, "b e c n"],
@@ -71,7 +71,7 @@ def solve_rows(
     free: Tensor,
     bounds: Bounds,
     iterations: int = 8,
-) -> Parameters:
+) -> State:
     """The states with some frames solved for given targets, each alone."""
     index = torch.tensor(list(rows))
     units = torch.stack([chain.units(row) for row in rows])
@@ -94,22 +94,22 @@ def solve_rows(
     return put(state, index, inside(base.retract(solution.x), bounds))
 
 
-def put(state: Parameters, rows: Tensor, part: Parameters) -> Parameters:
+def put(state: State, rows: Tensor, part: State) -> State:
     """The states with some of them replaced."""
     names = ("rotation", "translation", "jaw", "weights")
-    return Parameters(*(getattr(state, n).index_copy(0, rows, getattr(part, n)) for n in names))
+    return State(*(getattr(state, n).index_copy(0, rows, getattr(part, n)) for n in names))
 
 
 def jacobi(
     chain: Chain,
-    state: Parameters,
+    state: State,
     prior: Deviation,
     flow: FlowWeight,
     free: Tensor,
     bounds: Bounds,
     sweeps: int = 1,
     own: bool = False,
-) -> Parameters:
+) -> State:
     """Sweeps in which all free frames are solved in parallel.
 
     Args:
@@ -125,7 +125,7 @@ def jacobi(
 
 def gauss_seidel(
     chain: Chain,
-    state: Parameters,
+    state: State,
     prior: Deviation,
     flow: FlowWeight,
     free: Tensor,
@@ -133,7 +133,7 @@ def gauss_seidel(
     sweeps: int = 1,
     own: bool = False,
     tolerance: float = 0.0,
-) -> Parameters:
+) -> State:
     """Sweeps in which the free frames are solved one by one, forward and backward in turn.
 
     Args:

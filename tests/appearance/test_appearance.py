@@ -15,20 +15,21 @@ from spheres import sphere_rig, uv_sphere
 from torch import Tensor
 from typer.testing import CliRunner
 
-from deepenergy import Camera, InputError, Rig
+from deepenergy import Camera, Rig
 from deepenergy.appearance.albedo_solve import PixelData, solve_albedo, solve_light
 from deepenergy.appearance.albedo_unknowns import bleed
 from deepenergy.appearance.estimate import estimate_appearance
 from deepenergy.appearance.inpaint import inpaint, mirror_values
-from deepenergy.appearance.shot import choose_frames, load_light, save_light, skin_psnr
+from deepenergy.appearance.shot import choose_frames, skin_psnr
 from deepenergy.appearance.uv_atlas import make_atlas, with_texture
+from deepenergy.commands.appearance import save_light
 from deepenergy.commands.cli import app
 from deepenergy.render import Renderer
 from deepenergy.render.passes import render_passes
 from deepenergy.render.texture import sample_texture
 from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.scene.rotation import so3_exp
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 
 VIEWS = [Camera.look_at(128, 128, 460.0, eye) for eye in ((0.0, 0, 1), (0.8, 0.2, 0.6), (-0.8, -0.2, 0.6))]
@@ -305,7 +306,7 @@ def test_the_side_that_no_view_shows_is_mirrored() -> None:
 
 
 def test_frames_to_learn_from() -> None:
-    states = Parameters.identity(6, 2)
+    states = State.identity(6, 2)
     angle = torch.tensor([0.0, 0.1, 0.5, -0.4, 0.45, 0.0], dtype=torch.float64)
     turns = so3_exp(torch.stack([angle * 0, angle, angle * 0], 1))
     weights = torch.tensor([[1.0, 0], [0.1, 0], [0, 0.5], [0.3, 0], [1, 1], [0, 0.2]], dtype=torch.float64)
@@ -317,13 +318,14 @@ def test_frames_to_learn_from() -> None:
         choose_frames(states[[]], 3)
 
 
+def load_light(path: Path) -> torch.Tensor:
+    with np.load(path, allow_pickle=False) as file:
+        return torch.from_numpy(file["light"])
+
+
 def test_light_is_saved_and_read_back(tmp_path: Path) -> None:
     save_light(tmp_path / "light.npz", some_light())
     torch.testing.assert_close(load_light(tmp_path / "light.npz"), some_light())
-    np.savez(tmp_path / "wrong.npz", light=np.zeros((4, 3)))
-    for name in ("wrong.npz", "absent.npz"):
-        with pytest.raises(InputError, match="light"):
-            load_light(tmp_path / name)
 
 
 def write_solved_shot(folder: Path) -> tuple[Path, Rig]:
@@ -334,7 +336,7 @@ def write_solved_shot(folder: Path) -> tuple[Path, Rig]:
     actor = replace(rig, vertex_albedo=rig.vertex_albedo * stripes)
     camera = Camera.look_at(160, 160, 460.0, (0.0, 0.0, 0.9), name="left")
     turns = so3_exp(torch.tensor([[0.0, 0, 0], [0, 0.3, 0], [0, -0.3, 0]]).double())
-    states = replace(Parameters.identity(3, len(rig.weight_names)), rotation=turns)
+    states = replace(State.identity(3, len(rig.weight_names)), rotation=turns)
     renderer = Renderer(actor, light=some_light())
     for i in range(3):
         image = renderer(rig.vertices(states[[i]]).float(), camera).image[0]

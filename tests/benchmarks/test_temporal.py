@@ -18,7 +18,7 @@ from benchmarks.smoothing import errors, jitter, median_errors, second_differenc
 from benchmarks.smoothing_figure import draw_smoothing
 from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.temporal.refine import METHODS
 from deepenergy.temporal.states import states_of
 
@@ -49,20 +49,20 @@ def test_jitter_of_known_motions() -> None:
     turn = torch.from_numpy(Rotation.from_euler("y", time.numpy()[:, None] ** 2, degrees=True).as_matrix())
     move = torch.stack([0.001 * time**2, time, 0 * time], 1)
     still = torch.eye(3, dtype=torch.float64).expand(count, 3, 3)
-    both = Parameters(turn, move, zero, zero)
+    both = State(turn, move, zero, zero)
     # t^2 has the second difference 2.
     assert jitter(both, skin)[:2].tolist() == pytest.approx([2.0, 2.0])
-    assert jitter(Parameters(still, move, zero, zero), skin).tolist() == pytest.approx([0.0, 2.0, 2.0], abs=1e-6)
-    steady = Parameters(still, move * 0 + time[:, None], zero, zero)
+    assert jitter(State(still, move, zero, zero), skin).tolist() == pytest.approx([0.0, 2.0, 2.0], abs=1e-6)
+    steady = State(still, move * 0 + time[:, None], zero, zero)
     assert jitter(steady, skin).tolist() == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
-    off = Parameters(still, steady.translation + torch.tensor([0.003, 0.004, 0.0]), zero, zero)
+    off = State(still, steady.translation + torch.tensor([0.003, 0.004, 0.0]), zero, zero)
     assert median_errors(off, steady, skin).tolist() == pytest.approx([0.0, 5.0, 5.0], abs=1e-6)
 
 
 def test_the_figure_is_drawn(tmp_path: Path) -> None:
     rig = random_rig()
     skin = SurfacePoints.of(rig, torch.arange(10))
-    states = {name: Parameters.identity(6, len(rig.weight_names)) for name in ("truth", "single frames", "averaging")}
+    states = {name: State.identity(6, len(rig.weight_names)) for name in ("truth", "single frames", "averaging")}
     accelerations = {name: second_differences(state, skin) for name, state in states.items()}
     assert [len(values) for values in accelerations["truth"]] == [4, 4, 4]
     away = {name: errors(state, states["truth"], skin) for name, state in states.items() if name != "truth"}

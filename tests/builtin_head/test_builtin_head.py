@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepenergy import Camera, Parameters, Rig
+from deepenergy import Camera, Rig, State
 from deepenergy.builtin_head import randomised_head
 from deepenergy.builtin_head.performance import performance
 from deepenergy.render import Renderer
@@ -21,15 +21,13 @@ def rig() -> Rig:
     return Rig.load("builtin")
 
 
-def state_of(rig: Rig, jaw: float = 0.0, yaw: float = 0.0, **weights: float) -> Parameters:
+def state_of(rig: Rig, jaw: float = 0.0, yaw: float = 0.0, **weights: float) -> State:
     row = torch.zeros(1, len(rig.weight_names))
     for name, value in weights.items():
         row[0, rig.weight_names.index(name)] = value
     joint = torch.zeros(1, 6)
     joint[0, 0] = jaw
-    return Parameters(
-        euler_to_matrix(torch.tensor([[0.0, float(np.radians(yaw)), 0.0]])), torch.zeros(1, 3), joint, row
-    )
+    return State(euler_to_matrix(torch.tensor([[0.0, float(np.radians(yaw)), 0.0]])), torch.zeros(1, 3), joint, row)
 
 
 def marks(rig: Rig, **changes: float) -> torch.Tensor:

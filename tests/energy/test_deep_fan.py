@@ -12,7 +12,7 @@ from tiny_shot import tiny_camera, tiny_rig
 from torch import Tensor
 from torch.func import jvp
 
-from deepenergy import Parameters
+from deepenergy import State
 from deepenergy.energy.deep_jacobian import deep_landmarks, heatmap_landmarks
 from deepenergy.energy.network_tangents import network_tangents
 from deepenergy.landmarks.fan import Fan
@@ -61,7 +61,7 @@ def test_the_chain_through_fan_is_that_through_the_package_s_network(fan: Fan, r
         supersample=1,
     )
     camera, crop = tiny_camera(), torch.tensor([[14.0, 6.0, 82.0, 74.0]], dtype=F64)
-    base = Parameters.identity(1, len(rig.weight_names))
+    base = State.identity(1, len(rig.weight_names))
     step = torch.zeros(1, 15, dtype=F64)
     step[0, :6] = 0.01
     free = torch.zeros(15, dtype=torch.bool)

@@ -11,7 +11,7 @@ from tiny_shot import tiny_camera, tiny_rig
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
-from deepenergy import Camera, Parameters, Rig
+from deepenergy import Camera, Rig, State
 from deepenergy.energy.deep_jacobian import deep_landmarks, heatmap_landmarks
 from deepenergy.energy.network_tangents import network_tangents
 from deepenergy.fit.frames import render_landmarks
@@ -80,11 +80,11 @@ def ball() -> Renderer:
     return Renderer(smooth(tiny_rig(4)), supersample=1)
 
 
-def states(rig: Rig, count: int) -> tuple[Parameters, Tensor]:
+def states(rig: Rig, count: int) -> tuple[State, Tensor]:
     generator = torch.Generator().manual_seed(3)
     shapes = len(rig.weight_names)
     base = replace(
-        Parameters.identity(count, shapes),
+        State.identity(count, shapes),
         rotation=euler_to_matrix((torch.rand(count, 3, generator=generator, dtype=F64) - 0.5) * 0.4),
         weights=0.3 * torch.rand(count, shapes, generator=generator, dtype=F64),
     )
@@ -328,7 +328,7 @@ def test_compact_on_the_built_in_head() -> None:
     rig = Rig.load("builtin")
     camera = Camera.look_at(720, 540, 1000.0, (0.0, 0.0, 1.0))
     renderer, network = Renderer(rig, supersample=1), Compact()
-    base = Parameters.identity(1, len(rig.weight_names))
+    base = State.identity(1, len(rig.weight_names))
     step = torch.zeros(1, 12 + len(rig.weight_names), dtype=F64)
     marks = camera.project(rig.landmarks(rig.vertices(base).float()))[0].double()
     crops = network.crop_boxes(torch.cat([marks.amin(0), marks.amax(0)])[None])[None]

@@ -17,7 +17,7 @@ from deepenergy.energy.prior import Deviation
 from deepenergy.energy.surface import SurfacePoints, face_points, face_window, visible_points
 from deepenergy.render import Renderer
 from deepenergy.scene.rotation import so3_exp
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.solve import difference_jacobian, minimise
 
 F64 = torch.float64
@@ -29,10 +29,10 @@ def lens(name: str = "left", side: float = 0.1) -> Camera:
     return replace(view, distortion=torch.tensor([0.1, -0.05, 0.002, -0.001, 0.01], dtype=F64))
 
 
-def states(rig: Rig, batch: int = 2, seed: int = 0) -> Parameters:
+def states(rig: Rig, batch: int = 2, seed: int = 0) -> State:
     g = torch.Generator().manual_seed(seed)
     shapes = len(rig.weight_names)
-    return Parameters(
+    return State(
         so3_exp(0.3 * torch.randn(batch, 3, generator=g, dtype=F64)),
         0.02 * torch.randn(batch, 3, generator=g, dtype=F64),
         (0.0 if rig.jaw is None else 0.1) * torch.rand(batch, 6, generator=g, dtype=F64),
@@ -44,7 +44,7 @@ def points_of(rig: Rig) -> SurfacePoints:
     return SurfacePoints.of(rig, torch.arange(0, len(rig.neutral), 7))
 
 
-def flow_energy(rig: Rig, base: Parameters, prior: bool = True, cameras: int = 2) -> FlowEnergy:
+def flow_energy(rig: Rig, base: State, prior: bool = True, cameras: int = 2) -> FlowEnergy:
     points = SurfacePoints.of(rig, torch.arange(0, len(rig.neutral), 13))
     views = (lens(), lens("right", -0.2))[:cameras]
     g = torch.Generator().manual_seed(5)
@@ -69,7 +69,7 @@ def test_points_are_the_rig_s_vertices(jaw: bool) -> None:
 def test_derivative_of_the_pixels_is_that_of_finite_differences(jaw: bool) -> None:
     rig = random_rig(jaw=jaw)
     points, state, view = points_of(rig), states(rig), lens()
-    pixels, slopes = points.moving_pixels(state, view)
+    pixels, slopes = points.project_with_jacobian(state, view)
     torch.testing.assert_close(pixels, points.pixels(state, view))
     step = torch.zeros(2, 12 + len(rig.weight_names), dtype=F64)
     measured = difference_jacobian(lambda x: points.pixels(state.retract(x), view).flatten(1))(step)[1]
@@ -82,9 +82,9 @@ def test_derivative_of_the_pixels_is_that_of_finite_differences(jaw: bool) -> No
 def test_batch_is_the_frames_one_by_one() -> None:
     rig = random_rig()
     points, state = points_of(rig), states(rig, 3)
-    pixels, slopes = points.moving_pixels(state, lens())
+    pixels, slopes = points.project_with_jacobian(state, lens())
     for i in range(3):
-        one = points.moving_pixels(state[[i]], lens())
+        one = points.project_with_jacobian(state[[i]], lens())
         torch.testing.assert_close(one[0][0], pixels[i])
         torch.testing.assert_close(one[1][0], slopes[i])
 
@@ -248,7 +248,7 @@ def test_deep_flow_is_that_of_finite_differences() -> None:
     colour = 0.2 + 0.6 * torch.rand(len(rig.neutral), 3, generator=torch.Generator().manual_seed(0))
     renderer = Renderer(replace(rig, vertex_albedo=colour), supersample=1)
     view = Camera.look_at(48, 48, 150.0, (0.05, 0.02, 0.8))
-    first = Parameters.identity(1, 3)
+    first = State.identity(1, 3)
     base = first.retract(torch.tensor([[0.02, -0.03, 0.01, 0.001, 0.0, 0.0, *[0.0] * 6, 0.1, 0.2, 0.1]], dtype=F64))
     mix = torch.tensor([[3.0, -2.0, 1.0], [0.5, 2.0, -4.0]])
 
@@ -279,7 +279,7 @@ def test_deep_flow_is_that_of_finite_differences() -> None:
 def test_deep_flow_of_a_view_without_the_face_is_empty() -> None:
     rig = tiny_rig(2)
     view = replace(oracle_camera(), width=32, height=32).crop(torch.tensor([-500.0, -500, -400, -400]), 32)
-    state = Parameters.identity(1, 3)
+    state = State.identity(1, 3)
     zero = torch.zeros(1, 15, dtype=F64)
     everything = torch.ones(15, dtype=torch.bool)
     flow, jacobian, _ = deep_flow(Renderer(rig), lambda a, b: (b - a)[:, :2], state, state, zero, view, everything)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from rigs import random_rig
 
-from deepenergy import Camera, Parameters, Rig
+from deepenergy import Camera, Rig, State
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.fit.frames import bounds, free_parameters
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
@@ -18,14 +18,14 @@ F64 = torch.float64
 CAMERAS = (Camera.look_at(720, 540, 1000.0, (-0.3, 0.1, 1.0)), Camera.look_at(640, 480, 800.0, (0.4, 0.0, 0.9)))
 
 
-def random_state(rig: Rig, count: int, seed: int) -> Parameters:
+def random_state(rig: Rig, count: int, seed: int) -> State:
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=generator, dtype=F64)
 
     jaw = (uniform(count, 6) - 0.3) * torch.tensor([0.3, 0.1, 0.1, 0.005, 0.005, 0.005]).double()
-    return Parameters(
+    return State(
         euler_to_matrix((uniform(count, 3) - 0.5) * 0.8),
         (uniform(count, 3) - 0.5) * 0.1,
         jaw if rig.jaw is not None else jaw * 0,
@@ -33,7 +33,7 @@ def random_state(rig: Rig, count: int, seed: int) -> Parameters:
     )
 
 
-def energy_of(rig: Rig, base: Parameters, truth: Parameters, cameras: tuple[Camera, ...] = CAMERAS) -> LandmarkEnergy:
+def energy_of(rig: Rig, base: State, truth: State, cameras: tuple[Camera, ...] = CAMERAS) -> LandmarkEnergy:
     shape = (len(base), len(cameras), 68)
     zeros = torch.zeros(*shape, 2, dtype=F64)
     scale = torch.full(shape[:2], 0.7, dtype=F64)
@@ -97,7 +97,7 @@ def test_batched_equals_looped() -> None:
 
 def test_exact_landmarks_give_the_face_back() -> None:
     rig = random_rig()
-    base, truth = Parameters.identity(5, 6), random_state(rig, 5, 7)
+    base, truth = State.identity(5, 6), random_state(rig, 5, 7)
     energy = energy_of(rig, base, truth)
     lower, upper = bounds(rig)
     room = torch.full((6,), torch.inf, dtype=F64)
@@ -116,7 +116,7 @@ def test_exact_landmarks_give_the_face_back() -> None:
 
 def test_l2_shrinks_the_controls() -> None:
     rig = random_rig(jaw=False)
-    base, truth = Parameters.identity(1, 6), random_state(rig, 1, 7)
+    base, truth = State.identity(1, 6), random_state(rig, 1, 7)
     limit = torch.full((18,), torch.inf, dtype=F64)
     norms = []
     for l2 in (0.0, 100.0, 10_000.0):

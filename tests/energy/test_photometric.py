@@ -11,12 +11,12 @@ from rigs import random_rig
 from scipy.ndimage import gaussian_filter, map_coordinates
 from torch.func import jacfwd
 
-from deepenergy import Camera, Parameters, Rig
+from deepenergy import Camera, Rig, State
 from deepenergy.energy.photometric import PhotometricEnergy, look_up, luminance_features
 from deepenergy.energy.pull_back import pull_back
 from deepenergy.energy.stack import JointEnergy
 from deepenergy.energy.surface import SurfacePoints
-from deepenergy.fit.photometry import Photometry, alike
+from deepenergy.fit.photometry import Photometry, is_comparable
 from deepenergy.render import Renderer
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle, so3_exp
 from deepenergy.scene.window import crop_and_resize
@@ -71,13 +71,13 @@ def test_lookup_as_scipy_interpolates_and_its_gradient() -> None:
     assert float(outside[0].abs().max()) == 0
 
 
-def states(rig: Rig, count: int, seed: int) -> Parameters:
+def states(rig: Rig, count: int, seed: int) -> State:
     def uniform(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=draw, dtype=F64)
 
     draw = generator(seed)
     jaw = (uniform(count, 6) - 0.3) * torch.tensor([0.3, 0.1, 0.1, 0.005, 0.005, 0.005]).double()
-    return Parameters(
+    return State(
         euler_to_matrix((uniform(count, 3) - 0.5) * 0.4),
         (uniform(count, 3) - 0.5) * 0.02,
         jaw if rig.jaw is not None else jaw * 0,
@@ -148,15 +148,15 @@ def test_batched_equals_looped_and_hidden_points_count_nothing() -> None:
 def test_likeness_is_the_correlation_of_what_counts() -> None:
     energy = random_energy()
     x = torch.zeros(3, 12 + energy.base.weights.shape[1], dtype=F64)
-    found = energy.likeness(x)
+    found = energy.correlation(x)
     seen = energy.weights[0, 0] > 0
     value = energy(x)[0][0] / energy.weights[0, 0] + energy.reference[0, 0]
     expected = np.corrcoef(value[seen].numpy(), energy.reference[0, 0][seen].numpy())[0, 1]
     assert float(found[0, 0]) == pytest.approx(expected)
     nothing = replace(energy, weights=energy.weights * 0)
-    assert bool(torch.isnan(nothing.likeness(x)).all())
-    assert not alike(nothing.likeness(x))
-    assert alike(torch.tensor([[0.9, 0.8], [0.2, torch.nan]]))
+    assert bool(torch.isnan(nothing.correlation(x)).all())
+    assert not is_comparable(nothing.correlation(x))
+    assert is_comparable(torch.tensor([[0.9, 0.8], [0.2, torch.nan]]))
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_a_known_pose_is_found_again_from_its_pixels() -> None:
     truth = replace(truth, weights=truth.weights * 0.6)
     renderer = Renderer(rig)
     camera = Camera.look_at(640, 480, 1200.0, (0.02, 0.0, 0.8), name="main")
-    single = Parameters(*(part.float() for part in (truth.rotation, truth.translation, truth.jaw, truth.weights)))
+    single = State(*(part.float() for part in (truth.rotation, truth.translation, truth.jaw, truth.weights)))
     with torch.no_grad():
         plates = renderer(rig.vertices(single), camera).image
     # Another exposure and grain.
@@ -194,7 +194,7 @@ def test_a_known_pose_is_found_again_from_its_pixels() -> None:
         energy = pixels.energy(state, renderer, blur, torch.ones(2, 1, dtype=F64))
         solution = minimise(energy, torch.zeros_like(limit), -limit, limit, free, max_iterations=6)
         state = state.retract(solution.x)
-        assert alike(energy.likeness(solution.x))
+        assert is_comparable(energy.correlation(solution.x))
     after = rotation_angle(state.rotation, truth.rotation)
     assert float(before.min()) > 0.02
     assert float(after.max()) < np.radians(0.2)

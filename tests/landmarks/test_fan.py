@@ -74,7 +74,7 @@ def test_the_loaded_network_is_the_package_s(fan: Fan, reference: torch.nn.Modul
         found = find_landmarks(fan, photograph, box)
         assert torch.equal(fan(crop), outputs[-1])
     assert len(outputs) == 4
-    assert torch.equal(found.crops, window)
+    assert torch.equal(found.windows, window)
     assert torch.allclose(found.points, heatmap_to_plate(local_soft_argmax(outputs[-1]).double(), window))
     assert torch.allclose(found.confidence, outputs[-1].amax((-2, -1)).clamp(0, 1).double())
     assert not fan.module.training

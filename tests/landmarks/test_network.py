@@ -54,7 +54,7 @@ def test_dots_are_found_in_plate_pixels() -> None:
     assert torch.equal(torch.isnan(found.points).all(-1).all(-1), torch.tensor([False, True, False]))
     assert found.confidence[1].tolist() == [0] * 68
     assert float(found.confidence[[0, 2]].min()) > 0.95
-    assert torch.allclose(found.crops, square_boxes(BOXES, 1.5), equal_nan=True)
+    assert torch.allclose(found.windows, square_boxes(BOXES, 1.5), equal_nan=True)
 
 
 def test_batched_equals_looped_and_no_face_at_all_is_fine() -> None:

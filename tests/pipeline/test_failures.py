@@ -9,7 +9,7 @@ import torch
 
 from deepenergy.pipeline.failures import Evidence, judge
 from deepenergy.scene.rotation import euler_to_matrix
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.settings.config import SolverConfig
 
 COUNT = 40
@@ -21,7 +21,7 @@ def evidence(seed: int = 0) -> Evidence:
     time = np.arange(COUNT) / 24
     euler = np.stack([0.35 * np.sin(2 * np.pi * time), 0.5 * np.sin(1.3 * time), 0.1 * np.cos(time)], 1)
     state = replace(
-        Parameters.identity(COUNT, 2),
+        State.identity(COUNT, 2),
         rotation=euler_to_matrix(torch.from_numpy(euler + 0.01 * draw.normal(size=(COUNT, 3)))),
         translation=torch.from_numpy(
             np.stack([0.2 * time, 0.02 * np.sin(5 * time), 0.01 * draw.normal(size=COUNT)], 1)
@@ -69,13 +69,13 @@ def test_limits_of_the_settings() -> None:
 def test_outliers_of_the_shot() -> None:
     shot = evidence()
     shot.residual[10] = 7
-    shot.likeness[20] = 0.5
+    shot.correlation[20] = 0.5
     found = judge(shot, SolverConfig())
     assert failed(found) == [10, 20]
     assert "is the most for this shot" in found[10]
     assert "does not look like the render (correlation 0.50" in found[20]
     # An even shot: what is far in deviations is near in pixels.
-    even = replace(evidence(), residual=np.full(COUNT, 2.0), likeness=np.full(COUNT, np.nan))
+    even = replace(evidence(), residual=np.full(COUNT, 2.0), correlation=np.full(COUNT, np.nan))
     even.residual[10] = 3
     assert failed(judge(even, SolverConfig())) == []
 
@@ -83,7 +83,7 @@ def test_outliers_of_the_shot() -> None:
 def test_what_covers_a_face_comes_and_goes() -> None:
     shot = evidence()
     shot.residual[18:23] = [3.2, 5.0, 9.0, 3.2, 3.2]
-    shot.likeness[30] = 0.85
+    shot.correlation[30] = 0.85
     found = judge(shot, SolverConfig())
     # Row 30 is as doubtful, and alone.
     assert failed(found) == [18, 19, 20, 21, 22]
@@ -112,9 +112,13 @@ def test_unsolved_frames_are_left_alone_and_short_shots_have_no_outliers() -> No
     assert failed(judge(shot, SolverConfig())) == []
     shot = evidence()
     few = Evidence(
-        shot.frames[:5], shot.state[slice(0, 5)], shot.confidence[:5], np.array([2, 2, 2, 2, 9.0]), shot.likeness[:5],
+        shot.frames[:5],
+        shot.state[slice(0, 5)],
+        shot.confidence[:5],
+        np.array([2, 2, 2, 2, 9.0]),
+        shot.correlation[:5],
         np.ones(5, bool),
-    )  # fmt: skip
+    )
     assert failed(judge(few, SolverConfig())) == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from tiny_shot import fail_frame, tiny_camera, tiny_rig, tiny_track
 
 from deepenergy import InputError, Plates
-from deepenergy.pipeline.refit import solve_again
+from deepenergy.pipeline.refit import refit
 from deepenergy.scene.track import Track
 from deepenergy.settings.config import SolverConfig
 
@@ -29,7 +29,7 @@ def again_of(track: Track, rows: slice) -> Track:
 
 def solve(track: Track, again: Track, **settings: str) -> Track:
     config = SolverConfig(**{"infill": "interpolation", "refine": "none", **settings})
-    return solve_again(track, again, [PLATES], RIG, [CAMERA], config, None, lambda *_: None)
+    return refit(track, again, [PLATES], RIG, [CAMERA], config, None, lambda *_: None)
 
 
 def test_the_range_is_replaced_and_the_rest_stays() -> None:

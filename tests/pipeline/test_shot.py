@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Stage
+from deepenergy import Camera, InputError, Plates, Rig, Solver, SolverConfig, Stage, State
 from deepenergy.commands.cli import summary
 from deepenergy.fit.stage_result import StageResult
 from deepenergy.pipeline.shot import check_input, frames_of
@@ -32,9 +32,9 @@ def rig() -> Rig:
 
 
 @pytest.fixture(scope="module")
-def truth(rig: Rig) -> Parameters:
+def truth(rig: Rig) -> State:
     euler = torch.tensor([[0.04, np.radians(yaw), 0.02] for yaw in YAWS], dtype=torch.float64)
-    state = Parameters.identity(len(YAWS), len(rig.weight_names))
+    state = State.identity(len(YAWS), len(rig.weight_names))
     shift = torch.tensor([[0.01 * i, 0.0, 0.01] for i in range(len(YAWS))], dtype=torch.float64)
     return replace(state, rotation=euler_to_matrix(euler), translation=shift)
 
@@ -49,9 +49,9 @@ def cameras(rig: Rig) -> list[Camera]:
 
 
 @pytest.fixture(scope="module")
-def films(rig: Rig, truth: Parameters, cameras: list[Camera]) -> list[np.ndarray]:
+def films(rig: Rig, truth: State, cameras: list[Camera]) -> list[np.ndarray]:
     """`[4, H, W, 3]` uint8 of each camera."""
-    state = Parameters(*(part.float() for part in vars(truth).values()))
+    state = State(*(part.float() for part in vars(truth).values()))
     renderer = Renderer(rig, background=(0.5, 0.55, 0.6))
     with torch.no_grad():
         images = [renderer(rig.vertices(state), camera).image for camera in cameras]
@@ -64,7 +64,7 @@ def solver() -> Solver:
 
 
 def test_offset_ranges_are_matched_by_number(
-    rig: Rig, truth: Parameters, cameras: list[Camera], films: list[np.ndarray], solver: Solver
+    rig: Rig, truth: State, cameras: list[Camera], films: list[np.ndarray], solver: Solver
 ) -> None:
     plates = [
         Plates.from_array(films[0][:3], first_frame=1001, name="left"),

@@ -15,7 +15,7 @@ from small_shot import write_files, write_shot
 from torch import Tensor
 from typer.testing import CliRunner
 
-from deepenergy import Camera, InputError, Parameters, Plates, Rig, Solver, SolverConfig, Track
+from deepenergy import Camera, InputError, Plates, Rig, Solver, SolverConfig, State, Track
 from deepenergy.commands.cli import app
 from deepenergy.render import Fragments, Renderer, rasterize
 from deepenergy.render.ambient_occlusion import ambient_occlusion
@@ -235,14 +235,14 @@ def test_batched_equals_looped() -> None:
 @pytest.mark.slow
 def test_a_shot_is_solved_to_the_same_answer() -> None:
     rig = front_half(Rig.load("builtin"))
-    truth = Parameters.identity(2, len(rig.weight_names))
+    truth = State.identity(2, len(rig.weight_names))
     turn = euler_to_matrix(torch.tensor([[0.05, 0.3, -0.04], [0.0, -0.2, 0.03]], dtype=torch.float64))
     weights = truth.weights.clone()
     weights[:, rig.weight_names.index("mouthSmileLeft")] = 0.6
     truth = replace(truth, rotation=turn, weights=weights)
     face = rig.landmarks(rig.neutral[None])[0].mean(0).tolist()
     camera = Camera.look_at(240, 200, 450.0, (face[0], face[1] + 0.04, face[2] + 0.85), tuple(face))
-    state = Parameters(truth.rotation.float(), truth.translation.float(), truth.jaw.float(), truth.weights.float())
+    state = State(truth.rotation.float(), truth.translation.float(), truth.jaw.float(), truth.weights.float())
     with torch.no_grad():
         images = Renderer(rig, ambient_occlusion(rig))(rig.vertices(state), camera).image
     plates = Plates.from_array(images)

@@ -142,8 +142,8 @@ def test_one_euro_filters_boxes_and_landmarks_of_the_plates(monkeypatch: pytest.
         return SimpleNamespace(
             points=noisy[at],
             confidence=torch.ones(len(images), 68, dtype=torch.float64),
-            crops=boxes,
-            spread=torch.ones(len(images), 68, 2, 2, dtype=torch.float64),
+            windows=boxes,
+            covariance=torch.ones(len(images), 68, 2, 2, dtype=torch.float64),
         )
 
     monkeypatch.setattr(observing, "find_landmarks", landmarks)

@@ -15,7 +15,7 @@ from tiny_shot import WEIGHTS, fail_frame, tiny_camera, tiny_rig, tiny_track
 from torch import Tensor
 
 from deepenergy.report import write_report
-from deepenergy.report.contact_sheet import TILE, contact_sheet, draw_tile, face_windows, spread
+from deepenergy.report.contact_sheet import TILE, contact_sheet, draw_tile, evenly_spaced, face_windows
 from deepenergy.report.overlay import (
     CORRESPONDENCE,
     PLATE_LANDMARK,
@@ -33,7 +33,7 @@ from deepenergy.report.plots import track_plots
 from deepenergy.report.wireframe import surface_lines, visible_lines
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 
 RIG, CAMERA = tiny_rig(), tiny_camera()
@@ -104,7 +104,7 @@ def test_lines_move_with_the_mesh() -> None:
 
 def test_only_the_near_side_is_visible() -> None:
     rig = tiny_rig(4)
-    vertices = rig.vertices(Parameters.identity(1, len(WEIGHTS)))
+    vertices = rig.vertices(State.identity(1, len(WEIGHTS)))
     in_camera = CAMERA.camera_points(vertices)[0]
     pixels = CAMERA.pixels(in_camera).numpy()
     lines = surface_lines(rig, 0.01)
@@ -263,12 +263,12 @@ def test_a_video_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_rows_are_spread_evenly() -> None:
-    assert spread(5, 12) == [0, 1, 2, 3, 4]
-    chosen = spread(96, 12)
+    assert evenly_spaced(5, 12) == [0, 1, 2, 3, 4]
+    chosen = evenly_spaced(96, 12)
     assert len(chosen) == 12
     assert (chosen[0], chosen[-1]) == (0, 95)
     assert set(np.diff(chosen)) <= {8, 9}
-    assert spread(96, 1) == [0]
+    assert evenly_spaced(96, 1) == [0]
 
 
 def test_tiles_are_windows_of_one_size_on_the_face() -> None:

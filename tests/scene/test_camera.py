@@ -125,7 +125,7 @@ def test_gradient_is_the_finite_difference(distortion: tuple[float, ...]) -> Non
 @pytest.mark.parametrize("distortion", [(0.0,) * 5, DISTORTION, (0, 0, 0.01, -0.02, 0)])
 def test_the_derivative_by_the_point_is_opencvs_and_forward_modes(distortion: tuple[float, ...]) -> None:
     cam, world = camera(distortion), points()
-    pixels, slope = cam.moving_pixels(world)
+    pixels, slope = cam.project_with_jacobian(world)
     torch.testing.assert_close(pixels, cam.project(world), atol=1e-9, rtol=0)
     fx, fy, cx, cy = cam.intrinsics.tolist()
     k = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
@@ -144,11 +144,11 @@ def test_derivatives_of_batches_and_behind_the_camera() -> None:
     box = torch.tensor([[0.0, 0, 720, 540], [100, 100, 300, 300]])
     batch = camera(DISTORTION).crop(box, 64)
     world = torch.stack([points(seed=1), points(seed=2)])
-    slope = batch.moving_pixels(world)[1]
+    slope = batch.project_with_jacobian(world)[1]
     for i in range(2):
-        torch.testing.assert_close(slope[i], camera(DISTORTION).crop(box[i], 64).moving_pixels(world[i])[1])
+        torch.testing.assert_close(slope[i], camera(DISTORTION).crop(box[i], 64).project_with_jacobian(world[i])[1])
     at_the_lens = camera().world_to_camera.inverse()[:3, 3]
-    assert bool(torch.isfinite(camera().moving_pixels(at_the_lens[None])[1]).all())
+    assert bool(torch.isfinite(camera().project_with_jacobian(at_the_lens[None])[1]).all())
 
 
 def test_batched_equals_looped() -> None:

@@ -15,7 +15,7 @@ from rigs import COLUMNS, NAMES, ROWS, grid_rig
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from deepenergy import InputError, Jaw, Parameters, Rig
+from deepenergy import InputError, Jaw, Rig, State
 from deepenergy.scene.rig import LANDMARK_COUNT
 
 F64 = torch.float64
@@ -25,9 +25,9 @@ def random_rotations(count: int, seed: int) -> np.ndarray:
     return Rotation.from_quat(np.random.default_rng(seed).normal(size=(count, 4))).as_matrix()
 
 
-def states(batch: int = 5, seed: int = 0) -> Parameters:
+def states(batch: int = 5, seed: int = 0) -> State:
     generator = torch.Generator().manual_seed(seed)
-    return Parameters(
+    return State(
         torch.from_numpy(random_rotations(batch, seed)),
         torch.randn(batch, 3, dtype=F64, generator=generator),
         torch.randn(batch, 6, dtype=F64, generator=generator) * 0.3,
@@ -35,7 +35,7 @@ def states(batch: int = 5, seed: int = 0) -> Parameters:
     )
 
 
-def by_hand(rig: Rig, state: Parameters, frame: int) -> np.ndarray:
+def by_hand(rig: Rig, state: State, frame: int) -> np.ndarray:
     """Equation 1, one vertex at a time, with scipy's rotations."""
     weights = state.weights[frame].numpy()
     vertices = []
@@ -64,7 +64,7 @@ def test_vertices_are_equation_1(jaw: bool) -> None:
 
 def test_neutral_state_is_the_neutral_mesh() -> None:
     rig = grid_rig()
-    found = rig.vertices(Parameters.identity(1, len(NAMES)))[0]
+    found = rig.vertices(State.identity(1, len(NAMES)))[0]
     torch.testing.assert_close(found, rig.neutral.double())
 
 

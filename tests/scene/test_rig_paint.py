@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import torch
 
-from deepenergy import Parameters, Rig
-from deepenergy.scene.rig_paint import BROW_ALBEDO, SKIN_ALBEDO, painted
+from deepenergy import Rig, State
+from deepenergy.scene.rig_paint import BROW_ALBEDO, SKIN_ALBEDO, with_default_albedo
 
 
 def test_brows_lips_and_eyes_are_painted_and_the_forehead_is_not() -> None:
     builtin = Rig.load("builtin")
-    assert painted(builtin) is builtin
-    rig = painted(replace(builtin, texture=None, vertex_albedo=None))
+    assert with_default_albedo(builtin) is builtin
+    rig = with_default_albedo(replace(builtin, texture=None, vertex_albedo=None))
     colours = rig.vertex_albedo
     assert colours is not None
-    state = Parameters.identity(1, len(rig.weight_names))
+    state = State.identity(1, len(rig.weight_names))
     marks = rig.landmarks(rig.vertices(state))[0].float()
 
     def at(point: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from deepenergy import Parameters
+from deepenergy import State
 from deepenergy.scene.rotation import so3_exp
 from deepenergy.scene.state import JAW_NAMES
 
@@ -17,9 +17,9 @@ def random_rotations(count: int, seed: int) -> np.ndarray:
     return Rotation.from_quat(np.random.default_rng(seed).normal(size=(count, 4))).as_matrix()
 
 
-def states(batch: int = 4, shapes: int = 3, seed: int = 0) -> Parameters:
+def states(batch: int = 4, shapes: int = 3, seed: int = 0) -> State:
     generator = torch.Generator().manual_seed(seed)
-    return Parameters(
+    return State(
         torch.from_numpy(random_rotations(batch, seed)),
         torch.randn(batch, 3, dtype=F64, generator=generator),
         torch.randn(batch, 6, dtype=F64, generator=generator) * 0.1,
@@ -27,12 +27,12 @@ def states(batch: int = 4, shapes: int = 3, seed: int = 0) -> Parameters:
     )
 
 
-def same(a: Parameters, b: Parameters) -> bool:
+def same(a: State, b: State) -> bool:
     return all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("rotation", "translation", "jaw", "weights"))
 
 
 def test_identity_is_the_neutral_face_at_the_origin() -> None:
-    state = Parameters.identity(2, 5)
+    state = State.identity(2, 5)
     assert len(state) == 2
     assert torch.equal(state.rotation, torch.eye(3, dtype=F64).expand(2, 3, 3))
     assert [t.shape for t in (state.translation, state.jaw, state.weights)] == [(2, 3), (2, 6), (2, 5)]
@@ -88,15 +88,15 @@ def test_retract_gradient_is_the_finite_difference() -> None:
 def test_batched_equals_looped() -> None:
     state = states()
     step = torch.randn(4, 15, dtype=F64, generator=torch.Generator().manual_seed(4))
-    looped = Parameters.stack([state[[i]].retract(step[[i]]) for i in range(4)])
+    looped = State.stack([state[[i]].retract(step[[i]]) for i in range(4)])
     torch.testing.assert_close(state.retract(step).rotation, looped.rotation)
     torch.testing.assert_close(state.retract(step).weights, looped.weights)
 
 
 def test_index_and_stack() -> None:
     state = states()
-    assert same(Parameters.stack([state[:1], state[1:]]), state)
-    assert same(state[torch.tensor([2, 0])], Parameters.stack([state[[2]], state[[0]]]))
+    assert same(State.stack([state[:1], state[1:]]), state)
+    assert same(state[torch.tensor([2, 0])], State.stack([state[[2]], state[[0]]]))
     assert len(state[torch.tensor([True, False, True, False])]) == 2
 
 

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.rotation import rotation_angle, so3_exp
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.temporal.averaging import average_states, mean_rotation
 from deepenergy.temporal.interpolate import interpolate_states
 from deepenergy.temporal.spline import smoothing_spline, spline_rotations, spline_states
@@ -27,14 +27,14 @@ def rotations(count: int, seed: int = 0, size: float = 1.0) -> torch.Tensor:
     return so3_exp(size * torch.randn(count, 3, generator=torch.Generator().manual_seed(seed), dtype=F64))
 
 
-def line(count: int) -> Parameters:
+def line(count: int) -> State:
     """A steady motion: constant turn, constant speed."""
     t = torch.arange(count, dtype=F64)[:, None]
     axis = torch.tensor([[0.02, -0.03, 0.01]], dtype=F64)
-    return Parameters(so3_exp(axis * t), 0.01 * t.expand(-1, 3), 0.001 * t.expand(-1, 6), 0.01 * t.expand(-1, 2))
+    return State(so3_exp(axis * t), 0.01 * t.expand(-1, 3), 0.001 * t.expand(-1, 6), 0.01 * t.expand(-1, 2))
 
 
-def noisy(state: Parameters, seed: int = 0) -> Parameters:
+def noisy(state: State, seed: int = 0) -> State:
     g = torch.Generator().manual_seed(seed)
     return state.retract(0.01 * torch.randn(len(state), 12 + state.weights.shape[1], generator=g, dtype=F64))
 
@@ -60,7 +60,7 @@ def test_averaging_leaves_steady_motion_alone_and_has_its_weights() -> None:
     moved = average_states(state, range(7))
     for a, b in zip(vars(state).values(), vars(moved).values(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
-    peak = Parameters(state.rotation, torch.zeros(7, 3, dtype=F64), state.jaw, state.weights)
+    peak = State(state.rotation, torch.zeros(7, 3, dtype=F64), state.jaw, state.weights)
     peak.translation[3] = 4e-5
     found = average_states(peak, range(7)).translation[:, 0]
     torch.testing.assert_close(found, torch.tensor([0, 0, 1e-5, 2e-5, 1e-5, 0, 0], dtype=F64), rtol=1e-4, atol=0)
@@ -79,7 +79,7 @@ def test_a_blink_of_a_steady_head_stays_and_noise_beside_it_goes() -> None:
     jaw = torch.zeros_like(still.jaw)
     jaw[3, 0], jaw[3, 1], jaw[3, 3] = 0.5, 0.0004, 0.2
     pose = (still.rotation[:1].expand(7, 3, 3), torch.zeros(7, 3, dtype=F64))
-    found = average_states(Parameters(*pose, jaw, weights), range(7))
+    found = average_states(State(*pose, jaw, weights), range(7))
     assert float(found.weights[3, 0]) > 0.99 and float(found.weights[2, 0]) < 0.3 * 0.25
     assert float(found.jaw[3, 0]) > 0.49 and float(found.jaw[3, 3]) > 0.19
     for values, peak in ((found.weights[:, 1], 0.004), (found.jaw[:, 1], 0.0004)):

@@ -18,7 +18,7 @@ from deepenergy.flow import Flow
 from deepenergy.flow.plate_flows import PairFlow, PlateFlows
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.rotation import rotation_angle
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.scene.track import REFINED, Track
 from deepenergy.temporal.averaging import average_states
 from deepenergy.temporal.chain import Chain
@@ -40,12 +40,12 @@ def rig() -> Rig:
 
 
 @pytest.fixture(scope="module")
-def truth(rig: Rig) -> Parameters:
+def truth(rig: Rig) -> State:
     return performance(rig, 2 * FRAMES)[:FRAMES]
 
 
 @pytest.fixture(scope="module")
-def oracle(rig: Rig, truth: Parameters) -> OracleFlow:
+def oracle(rig: Rig, truth: State) -> OracleFlow:
     return OracleFlow(rig, truth, camera())
 
 
@@ -55,16 +55,16 @@ def points(rig: Rig) -> SurfacePoints:
 
 
 @pytest.fixture(scope="module")
-def chain(rig: Rig, truth: Parameters, oracle: OracleFlow, points: SurfacePoints) -> Chain:
+def chain(rig: Rig, truth: State, oracle: OracleFlow, points: SurfacePoints) -> Chain:
     flows = PlateFlows([plates(FRAMES)], list(range(1001, 1001 + FRAMES)), oracle, SIDE)
     return Chain(rig, points, [camera()], flows, truth)
 
 
-def errors_mm(points: SurfacePoints, state: Parameters, truth: Parameters) -> np.ndarray:
+def errors_mm(points: SurfacePoints, state: State, truth: State) -> np.ndarray:
     return ((points.world(state) - points.world(truth)).norm(dim=-1).mean(1) * 1000).numpy()
 
 
-def shaken(truth: Parameters, rig: Rig, size: float = 1.0) -> Parameters:
+def shaken(truth: State, rig: Rig, size: float = 1.0) -> State:
     """The truth with noise on the pose."""
     g = torch.Generator().manual_seed(4)
     step = torch.zeros(len(truth), 12 + truth.weights.shape[1], dtype=F64)
@@ -73,7 +73,7 @@ def shaken(truth: Parameters, rig: Rig, size: float = 1.0) -> Parameters:
     return truth.retract(step)
 
 
-def roughness(state: Parameters) -> float:
+def roughness(state: State) -> float:
     turn = state.rotation[1:] @ state.rotation[:-1].mT
     return float(rotation_angle(turn[1:], turn[:-1]).square().mean().sqrt())
 
@@ -152,7 +152,7 @@ def test_no_pair_where_a_plate_cannot_be_read() -> None:
 # -- chain, sweeps, joint -------------------------------------------------------------------------------------------
 
 
-def test_the_plates_show_the_rig_s_own_motion(chain: Chain, truth: Parameters) -> None:
+def test_the_plates_show_the_rig_s_own_motion(chain: Chain, truth: State) -> None:
     pixels = chain.points.pixels(truth, camera())
     for row in (0, 5):
         moved, trust = chain.motion(row, 0, pixels[row], pixels[row + 1])
@@ -163,7 +163,7 @@ def test_the_plates_show_the_rig_s_own_motion(chain: Chain, truth: Parameters) -
         assert not trust[~(chain.visible(row, 0) | chain.visible(row + 1, 0))].any()
 
 
-def test_targets_are_where_the_points_are(chain: Chain, truth: Parameters) -> None:
+def test_targets_are_where_the_points_are(chain: Chain, truth: State) -> None:
     targets, trust = plate_targets(chain, truth, 5)
     assert targets.shape == (2, 1, len(chain.points), 2)
     away = (targets - chain.points.pixels(truth[[5]], camera())).norm(dim=-1)
@@ -177,11 +177,11 @@ def test_targets_are_where_the_points_are(chain: Chain, truth: Parameters) -> No
 
 
 @pytest.mark.slow
-def test_sweeps_and_joint_agree_and_find_the_truth(chain: Chain, rig: Rig, truth: Parameters) -> None:
+def test_sweeps_and_joint_agree_and_find_the_truth(chain: Chain, rig: Rig, truth: State) -> None:
     """Between frames that are held at the truth, three that were disturbed come back."""
     rough = shaken(truth, rig)
     held = [r for r in range(FRAMES) if r not in (4, 5, 6)]
-    start = Parameters(*(torch.where(_mask(held, a), a, b) for a, b in zip(
+    start = State(*(torch.where(_mask(held, a), a, b) for a, b in zip(
         vars(truth).values(), vars(rough).values(), strict=True)))  # fmt: skip
     free = torch.zeros(FRAMES, 12 + truth.weights.shape[1], dtype=torch.bool)
     free[4:7] = free_controls(rig)
@@ -205,7 +205,7 @@ def _mask(rows: list[int], like: torch.Tensor) -> torch.Tensor:
     return mask.view(-1, *[1] * (like.ndim - 1))
 
 
-def test_gauss_seidel_stops_when_nothing_moves(chain: Chain, rig: Rig, truth: Parameters) -> None:
+def test_gauss_seidel_stops_when_nothing_moves(chain: Chain, rig: Rig, truth: State) -> None:
     free = torch.zeros(FRAMES, 12 + truth.weights.shape[1], dtype=torch.bool)
     free[5] = free_controls(rig)
     prior = Deviation.about(truth, rig, controls=0.1)
@@ -225,7 +225,7 @@ def test_runs_of_failed_frames() -> None:
     assert failed_runs(np.zeros(2, bool)) == [(0, 1)]
 
 
-def test_infill_recovers_what_was_taken_out(rig: Rig, truth: Parameters, oracle: OracleFlow, points) -> None:
+def test_infill_recovers_what_was_taken_out(rig: Rig, truth: State, oracle: OracleFlow, points) -> None:
     holed = track_of(rig, truth, (4, 5, 6, 7))
     track = infill(holed, [plates(FRAMES)], rig, [camera()], oracle, InfillConfig(size=SIDE, points=POINTS))
     plain = infill(holed, [plates(FRAMES)], rig, [camera()], None, InfillConfig("interpolation"))
@@ -243,7 +243,7 @@ def test_infill_recovers_what_was_taken_out(rig: Rig, truth: Parameters, oracle:
     assert track.confidence[4] > track.confidence[5] > plain.confidence[5]
 
 
-def test_infill_at_the_ends_of_the_shot(rig: Rig, truth: Parameters, oracle: OracleFlow, points) -> None:
+def test_infill_at_the_ends_of_the_shot(rig: Rig, truth: State, oracle: OracleFlow, points) -> None:
     holed = track_of(rig, truth, (0, 1, 10, 11))
     track = infill(holed, [plates(FRAMES)], rig, [camera()], oracle, InfillConfig(size=SIDE, points=POINTS))
     plain = infill(holed, [plates(FRAMES)], rig, [camera()], None, InfillConfig("interpolation"))
@@ -255,7 +255,7 @@ def test_infill_at_the_ends_of_the_shot(rig: Rig, truth: Parameters, oracle: Ora
 
 
 @pytest.mark.slow
-def test_infill_uses_every_camera(rig: Rig, truth: Parameters, points) -> None:
+def test_infill_uses_every_camera(rig: Rig, truth: State, points) -> None:
     """A second view sees the depth that one cannot."""
     views = [camera(), camera((0.5, 0.02, 0.75), "right")]
     networks = [OracleFlow(rig, truth, view) for view in views]
@@ -282,7 +282,7 @@ def test_infill_uses_every_camera(rig: Rig, truth: Parameters, points) -> None:
     assert errors[0] < 0.9 * errors[1] and errors[0] < 0.3
 
 
-def test_infill_without_readable_plates_interpolates(rig: Rig, truth: Parameters, oracle: OracleFlow) -> None:
+def test_infill_without_readable_plates_interpolates(rig: Rig, truth: State, oracle: OracleFlow) -> None:
     holed = track_of(rig, truth, (5,))
     lost = plates(FRAMES).select("1001-1005,1007-1012")
     track = infill(holed, [lost], rig, [camera()], oracle, InfillConfig(size=SIDE, points=POINTS))
@@ -292,7 +292,7 @@ def test_infill_without_readable_plates_interpolates(rig: Rig, truth: Parameters
     np.testing.assert_allclose(track.rotation[5], plain.rotation[5], atol=1e-9)
 
 
-def test_infill_of_nothing_and_from_nothing(rig: Rig, truth: Parameters, oracle: OracleFlow) -> None:
+def test_infill_of_nothing_and_from_nothing(rig: Rig, truth: State, oracle: OracleFlow) -> None:
     whole, empty = track_of(rig, truth), track_of(rig, truth, tuple(range(FRAMES)))
     for track in (whole, empty):
         assert infill(track, [plates(FRAMES)], rig, [camera()], oracle) is track
@@ -315,7 +315,7 @@ def test_infill_refuses_wrong_settings(wrong: dict) -> None:
 
 
 @pytest.mark.parametrize("method", ["averaging", "self_flow", "plate_flow", "hybrid", "spline"])
-def test_every_method_takes_out_noise(method: str, rig: Rig, truth: Parameters, oracle: OracleFlow, points) -> None:
+def test_every_method_takes_out_noise(method: str, rig: Rig, truth: State, oracle: OracleFlow, points) -> None:
     rough = track_of(rig, shaken(truth, rig))
     config = RefineConfig(method, size=SIDE, points=POINTS, image=0.1, rotation=0.01, translation=0.01)
     track = refine(rough, [plates(FRAMES)], rig, [camera()], oracle, config)
@@ -331,7 +331,7 @@ def test_every_method_takes_out_noise(method: str, rig: Rig, truth: Parameters, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["jacobi", "gauss_seidel"])
-def test_sweeps_tend_to_the_joint_solve(order: str, rig: Rig, truth: Parameters, oracle: OracleFlow, points) -> None:
+def test_sweeps_tend_to_the_joint_solve(order: str, rig: Rig, truth: State, oracle: OracleFlow, points) -> None:
     rough = track_of(rig, shaken(truth, rig)[:5])
     config = RefineConfig("plate_flow", size=SIDE, points=POINTS, sweeps=1)
     results = []
@@ -343,7 +343,7 @@ def test_sweeps_tend_to_the_joint_solve(order: str, rig: Rig, truth: Parameters,
     assert away[1] < 0.6 * away[0] and away[1] < 1e-3
 
 
-def test_refinement_stops_at_failed_frames_and_gaps(rig: Rig, truth: Parameters) -> None:
+def test_refinement_stops_at_failed_frames_and_gaps(rig: Rig, truth: State) -> None:
     rough = track_of(rig, shaken(truth, rig), failed=(3,))
     track = refine(rough, [plates(FRAMES)], rig, [camera()], None, RefineConfig("averaging"))
     for row in (2, 4):
@@ -356,7 +356,7 @@ def test_refinement_stops_at_failed_frames_and_gaps(rig: Rig, truth: Parameters)
     assert segments(np.array([], int), np.array([], bool)) == []
 
 
-def test_a_second_refinement_keeps_the_first_values(rig: Rig, truth: Parameters, tmp_path) -> None:
+def test_a_second_refinement_keeps_the_first_values(rig: Rig, truth: State, tmp_path) -> None:
     rough = track_of(rig, shaken(truth, rig))
     once = refine(rough, [plates(FRAMES)], rig, [camera()], None, RefineConfig("averaging"))
     twice = refine(once, [plates(FRAMES)], rig, [camera()], None, RefineConfig("spline", smoothing=1.0))
@@ -369,7 +369,7 @@ def test_a_second_refinement_keeps_the_first_values(rig: Rig, truth: Parameters,
         assert np.array_equal(read.before[name], twice.before[name])
 
 
-def test_a_track_of_before_there_was_provenance_is_read(rig: Rig, truth: Parameters, tmp_path) -> None:
+def test_a_track_of_before_there_was_provenance_is_read(rig: Rig, truth: State, tmp_path) -> None:
     path, old = tmp_path / "t.npz", tmp_path / "old.npz"
     track_of(rig, truth).save(path)
     with np.load(path) as file:
@@ -394,7 +394,7 @@ def test_refine_refuses_wrong_settings(wrong: dict) -> None:
         RefineConfig(**wrong)
 
 
-def test_refine_with_plates_needs_a_network(rig: Rig, truth: Parameters) -> None:
+def test_refine_with_plates_needs_a_network(rig: Rig, truth: State) -> None:
     with pytest.raises(InputError, match="refine flow network"):
         refine(track_of(rig, truth), [plates(FRAMES)], rig, [camera()], None, RefineConfig("hybrid"))
 

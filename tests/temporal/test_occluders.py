@@ -15,9 +15,9 @@ from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.observe import Observations
 from deepenergy.render import Renderer
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.state import Parameters
+from deepenergy.scene.state import State
 from deepenergy.settings.schedule import DEFAULT_STAGES
-from deepenergy.temporal.occluders import Appearance, compare, local_likeness
+from deepenergy.temporal.occluders import Appearance, compare, local_correlation
 from deepenergy.temporal.reestimate import ReestimateConfig, expression_stages, reestimate_expression
 from deepenergy.temporal.states import states_of
 
@@ -58,16 +58,16 @@ def test_likeness_is_that_of_the_surroundings() -> None:
     now = before.clone()
     now[:100] = colours(seed=2)[:100]
     blocks = torch.arange(200)[:, None] // 20 * 20 + torch.arange(20)
-    alike = local_likeness(before, now, EVERY, blocks)
+    alike = local_correlation(before, now, EVERY, blocks)
     assert float(alike[:100].max()) < 0.2 and float(alike[100:].min()) == 1.0
 
 
-def rendered(rig: Rig, state: Parameters) -> list[torch.Tensor]:
+def rendered(rig: Rig, state: State) -> list[torch.Tensor]:
     colour = torch.rand(len(rig.neutral), 3, generator=torch.Generator().manual_seed(3))
     # Patches of a centimetre or two, so that there is something to see.
     near = torch.cdist(rig.neutral, rig.neutral[::60]).argmin(1)
     renderer = Renderer(replace(rig, texture=None, vertex_albedo=colour[near] * 0.7 + 0.1), supersample=1)
-    single = Parameters(*(part.float() for part in vars(state).values()))
+    single = State(*(part.float() for part in vars(state).values()))
     with torch.no_grad():
         return list(renderer(rig.vertices(single), camera()).image)
 
@@ -125,7 +125,7 @@ def test_reestimation_holds_the_pose_and_finds_the_expression() -> None:
     assert found.provenance.tolist() == ["expression re-estimated"] * 2
     marks = rig.landmark_rig()
 
-    def off(state: Parameters) -> float:
+    def off(state: State) -> float:
         places = [view.project(marks.landmarks(marks.vertices(s))) for s in (state, truth)]
         return float((places[0] - places[1]).norm(dim=-1).mean())
 

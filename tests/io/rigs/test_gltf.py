@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from deepenergy import InputError, Parameters, Rig
+from deepenergy import InputError, Rig, State
 
 SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], float) * 0.1
 FACES = [[0, 1, 2], [0, 2, 3]]
@@ -723,7 +723,7 @@ def test_the_shots_landmarks_are_the_ground_truth(actors: dict[str, tuple[Path, 
     truth = np.load(test_data / "shots/ict_stereo/ground_truth.npz")
     assert tuple(truth["target_names"]) == rig.weight_names
     count = len(truth["frame"])
-    state = Parameters(
+    state = State(
         torch.from_numpy(truth["R"]).double(),
         torch.from_numpy(truth["t"]).double(),
         torch.zeros(count, 6, dtype=torch.float64),
