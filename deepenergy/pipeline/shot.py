@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepenergy.fit.frames import Fit, fit_frames
 from deepenergy.fit.stage_result import OnStage, numbered
-from deepenergy.flow import flow_network_from_name
+from deepenergy.flow import FlowNetwork, flow_network_from_name
 from deepenergy.flow.raft import Raft
 from deepenergy.landmarks.detector import Detector
 from deepenergy.landmarks.network import HeatmapNetwork
