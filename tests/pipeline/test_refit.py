@@ -27,8 +27,8 @@ def again_of(track: Track, rows: slice) -> Track:
     return replace(other, **part, landmarks_px=marks, render_landmarks_px=drawn, sigma=sigma)
 
 
-def solve(track: Track, again: Track, **settings: str) -> Track:
-    config = SolverConfig(**{"infill": "interpolation", "refine": "none", **settings})
+def solve(track: Track, again: Track, infill: str = "interpolation", refine: str = "none") -> Track:
+    config = SolverConfig(infill=infill, refine=refine)
     return refit(track, again, [PLATES], RIG, [CAMERA], config, None, lambda *_: None)
 
 

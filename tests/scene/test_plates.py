@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor
 
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.plates import PlateError, Plates
@@ -123,8 +124,9 @@ def test_a_truncated_png_is_told_by_number_and_the_others_read(tmp_path: Path) -
     assert plates.problems() == {}
     (indices, images), (rest, _) = plates.batches(2)
     assert (indices, rest) == ((0, 1), (2,))
-    assert np.array_equal(as_bytes(images[0]), written[1001])
-    error = images[1]
+    whole, error = images
+    assert isinstance(whole, Tensor)
+    assert np.array_equal(as_bytes(whole), written[1001])
     assert isinstance(error, PlateError)
     assert error.frame == 1002
     assert "shot.1002.png damaged or truncated" in str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -103,14 +104,14 @@ def test_jpeg_grey_and_cmyk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"planarconfig": "separate"}])
-def test_tiff_integers(tmp_path: Path, dtype: type, channels: int, options: dict) -> None:
+def test_tiff_integers(tmp_path: Path, dtype: type, channels: int, options: dict[str, Any]) -> None:
     stored = samples(dtype, channels)
     layout = stored.squeeze(2) if channels == 1 else stored
     if "planarconfig" in options:
         if channels == 1:
             pytest.skip("one plane has no planar layout")
         layout = np.ascontiguousarray(stored.transpose(2, 0, 1))
-    extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    extra: dict[str, Any] = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
     tifffile.imwrite(
         tmp_path / "a.tif", layout, photometric="minisblack" if channels == 1 else "rgb", **options, **extra
     )
