@@ -14,6 +14,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image, ImageFile
+from refusals import refused
 
 from deepenergy.io.plates.images import SUFFIXES, read_still, still_size
 from deepenergy.runtime.errors import InputError
@@ -324,5 +325,5 @@ def test_a_wrong_ending_is_named(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(samples(np.uint8, 3)).save(buffer, "JPEG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    with pytest.raises(InputError, match="which is a JPEG file; expected a PNG image; give it the ending of a JPEG"):
+    with refused("plate", found="JPEG", expected="PNG", remedy="ending"):
         read_still(tmp_path / "a.png", "plate")
