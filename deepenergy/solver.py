@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.fit.identity import fit_identity
 from deepenergy.fit.stage_result import OnStage
 from deepenergy.landmarks import network_from_name
@@ -19,18 +20,15 @@ from deepenergy.pipeline.shot import flow_network_of, solve_sequence
 from deepenergy.render.operations import Backend
 from deepenergy.render.pytorch3d_backend import load_pytorch3d
 from deepenergy.runtime.errors import InputError
+from deepenergy.runtime.progress import Progress, silent
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.track import Track
+from deepenergy.scene.views import Views
 from deepenergy.settings.config import SolverConfig
 
-Progress = Callable[[str, int, int], None]
 Image = Tensor | np.ndarray
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress report."""
 
 
 class Solver:
@@ -90,10 +88,8 @@ class Solver:
         Raises:
             InputError: plates, rig and cameras that cannot be used together. Single bad frames do not raise.
         """
-        plates, cameras = _lists(plates, rig, camera)
-        return solve_sequence(
-            plates, rig, cameras, self.config, self.detector, self.network, progress or _silent, resume, on_stage
-        )
+        context = self._context(plates, rig, camera, progress)
+        return solve_sequence(replace(context, on_stage=on_stage), resume)
 
     def refit_frames(
         self,
@@ -115,13 +111,10 @@ class Solver:
         Raises:
             InputError: as `fit_sequence`, and a range that the track or the plates do not have.
         """
-        plates, cameras = _lists(plates, rig, camera)
-        some = [plate.select(frames) for plate in plates]
-        flow = flow_network_of(self.config)
-        alone = replace(self.config, infill="none", refine="none", reestimate=0)
-        told = progress or _silent
-        again = solve_sequence(some, rig, cameras, alone, self.detector, self.network, told, on_stage=on_stage)
-        return refit(track, again, plates, rig, cameras, self.config, flow, told)
+        context = replace(self._context(plates, rig, camera, progress), on_stage=on_stage)
+        alone = context.with_config(infill="none", refine="none", reestimate=0)
+        again = solve_sequence(replace(alone, views=context.views.select(frames)))
+        return refit(track, again, context)
 
     def fit_frame(self, image: Image | Sequence[Image], rig: Rig, camera: Camera | Sequence[Camera]) -> Track:
         """Solve one frame. A track of one frame, number 1001.
@@ -152,8 +145,26 @@ class Solver:
         Raises:
             InputError: the rig has no identity basis, or no frame shows a face.
         """
-        plates, cameras = _lists(plates, rig, camera)
-        return fit_identity(plates, rig, cameras, self.config, self.detector, self.network, progress or _silent)
+        return fit_identity(self._context(plates, rig, camera, progress))
+
+    def _context(
+        self,
+        plates: Plates | Sequence[Plates],
+        rig: Rig,
+        camera: Camera | Sequence[Camera],
+        progress: Progress | None,
+    ) -> FitContext:
+        many, cameras = _lists(plates, rig, camera)
+        rig.require_landmarks()
+        return FitContext(
+            Views.match(many, cameras),
+            rig,
+            self.config,
+            self.detector,
+            self.network,
+            flow_network_of(self.config),
+            progress=progress or silent,
+        )
 
 
 _MAKERS = {Plates: "Plates.open or Plates.from_array", Rig: "Rig.load", Camera: "Camera.load"}

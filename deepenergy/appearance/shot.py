@@ -6,7 +6,7 @@ albedo; a few frames more with the head turned tell them apart, so frames whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +20,11 @@ from deepenergy.render.materials import face_skin
 from deepenergy.render.passes import over_plate
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
-from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import rotation_angle
 from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
+from deepenergy.scene.views import Views
 
 Progress = Callable[[str, int, int], None]
 VIEW_FRAMES = 5
@@ -72,9 +72,8 @@ def choose_frames(states: State, count: int) -> list[int]:
 
 
 def appearance_of_shot(
-    plates: Sequence[Plates],
+    views: Views,
     rig: Rig,
-    cameras: Sequence[Camera],
     track: Track,
     frames: int = VIEW_FRAMES,
     texture_size: int = 1024,
@@ -83,7 +82,7 @@ def appearance_of_shot(
     """Estimate albedo and light from a solved shot.
 
     Args:
-        plates, cameras: of every camera.
+        views: cameras and their plates.
         rig: the track's rig.
         track: gives the poses; frames with status "solved" are used, any usable ones where there is none.
         frames: how many frames to learn from, in every camera.
@@ -95,7 +94,7 @@ def appearance_of_shot(
     """
     track.check_rig(rig)
     wanted = track.solved if track.solved.any() else track.usable
-    rows = np.flatnonzero(wanted & np.isin(track.frames, [n for plate in plates for n in plate.frames]))
+    rows = np.flatnonzero(wanted & np.isin(track.frames, views.frames))
     if len(rows) == 0:
         raise InputError(
             "appearance track",
@@ -106,32 +105,31 @@ def appearance_of_shot(
     states = track.parameters()[torch.from_numpy(rows)]
     chosen = choose_frames(states, frames)
     renderer = Renderer(rig, ambient_occlusion(rig))
-    views: list[tuple[int, int, Tensor, Tensor]] = []
+    seen: list[tuple[int, Camera, Tensor, Tensor]] = []
     for done, row in enumerate(chosen):
         number = int(track.frames[rows[row]])
-        mesh = rig.vertices(State(*(part.to(rig.neutral) for part in vars(states[[row]]).values())))
-        for index, plate in enumerate(plates):
-            if number in plate.frames:
-                try:
-                    views.append((number, index, mesh, plate.read(plate.frames.index(number))))
-                except PlateError:
-                    # A damaged frame is no reason to refuse the others.
-                    continue
+        mesh = rig.vertices(states[[row]].to(rig.neutral))
+        for index in range(len(views)):
+            # A damaged frame is no reason to refuse the others.
+            plate = views.image(index, number)
+            if plate is not None:
+                seen.append((number, views.camera(index, [number]), mesh, plate))
         if progress is not None:
             progress("appearance", done, len(chosen))
-    if not views:
+    if not seen:
         raise InputError("appearance plates", "no readable frame", "one frame at least", "export the plates again")
+    cameras = [camera for _, camera, _, _ in seen]
     appearance = estimate_appearance(
-        renderer, torch.cat([v[2] for v in views]), [cameras[v[1]] for v in views], [v[3] for v in views], texture_size
+        renderer, torch.cat([mesh for _, _, mesh, _ in seen]), cameras, [plate for *_, plate in seen], texture_size
     )
     if progress is not None:
         progress("appearance", len(chosen), len(chosen))
     lit = appearance.apply(renderer)
-    anchor = [v for v in views if v[0] == views[0][0]]
-    quality = {cameras[i].name: skin_psnr(lit, mesh, cameras[i], plate) for _, i, mesh, plate in anchor}
-    _, first, mesh, plate = anchor[0]
-    used = tuple(dict.fromkeys(v[0] for v in views))
-    return ShotAppearance(appearance, used, quality, side_by_side(lit, mesh, cameras[first], plate))
+    anchor = [one for one in seen if one[0] == seen[0][0]]
+    quality = {camera.name: skin_psnr(lit, mesh, camera, plate) for _, camera, mesh, plate in anchor}
+    _, camera, mesh, plate = anchor[0]
+    used = tuple(dict.fromkeys(number for number, *_ in seen))
+    return ShotAppearance(appearance, used, quality, side_by_side(lit, mesh, camera, plate))
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from deepenergy.runtime.atomic import atomic_path
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.track import Track
+from deepenergy.scene.views import Views
 from deepenergy.shot_file import Shot
 
 Progress = Callable[[str, int, int], None]
@@ -48,7 +49,7 @@ def run_shot(
         rig = Rig.load(solved.parent / "rig.npz")
     if texture_size and rig.uvs is None:
         texture_size = 0
-    result = appearance_of_shot(plates, rig, cameras, Track.load(solved), frames, texture_size, progress)
+    result = appearance_of_shot(Views.match(plates, cameras), rig, Track.load(solved), frames, texture_size, progress)
     folder.mkdir(parents=True, exist_ok=True)
     written = write_appearance(folder, result)
     kind = f"a {texture_size}x{texture_size} texture" if texture_size else "vertex albedo"

@@ -49,7 +49,7 @@ ROWS = 2 * LANDMARKS
 _MOST_AT_ONCE = 16
 
 
-def deep_landmarks(
+def deep_landmarks(  # more than six: what N and F are, where they are taken, and how the derivative is to be had
     renderer: Renderer,
     network: HeatmapNetwork,
     base: State,
@@ -66,7 +66,7 @@ def deep_landmarks(
 
     Args:
         renderer: renders in float32.
-        network: differentiable in its windows.
+        network: differentiable in its crops.
         base: B states.
         step: from the base, see `State.retract`.
         cameras: C cameras.
@@ -94,7 +94,8 @@ def deep_landmarks(
         world = _World(renderer, base[[b]], step[[b]])
         tangents = world.tangents(columns) if forward and len(columns) else None
         for c in seen.nonzero()[:, 0].tolist():
-            view = _View(renderer, network, world.vertices, cameras[c], windows[b, c][None], memory_mb, resample)
+            camera = cameras[c][[b]]
+            view = _View(renderer, network, world.vertices, camera, windows[b, c][None], memory_mb, resample)
             if tangents is not None:
                 slope = view.forward(tangents)
             else:
@@ -156,10 +157,7 @@ class _World:
             self.vertices = self(self.step)
 
     def __call__(self, step: Float[Tensor, "1 p"]) -> Float[Tensor, "1 v 3"]:
-        state = self.base.retract(step)
-        neutral = self.renderer.rig.neutral
-        parts = (state.rotation, state.translation, state.jaw, state.weights)
-        return self.renderer.rig.vertices(State(*(part.to(neutral) for part in parts)))
+        return self.renderer.rig.vertices(self.base.retract(step).to(self.renderer.rig.neutral))
 
     def tangents(self, columns: Tensor) -> Float[Tensor, "t v 3"]:
         """Derivatives of the vertices by some columns of the step."""

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deepenergy.energy.prior import Deviation
+from deepenergy.energy.stack import RowPlaces
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.render import Renderer
 from deepenergy.scene.camera import Camera
@@ -69,12 +70,19 @@ class FlowEnergy:
         """The energy of some frames."""
         prior = None if self.prior is None else self.prior.take(rows)
         parts = {name: getattr(self, name)[rows] for name in ("targets", "trust", "units", "base")}
-        return replace(self, **parts, prior=prior)
+        return replace(self, cameras=tuple(camera[rows] for camera in self.cameras), **parts, prior=prior)
 
-    def kernels(self) -> list[Block] | None:
-        """The robust kernel on each point, for `minimise`; None for plain squares."""
+    def places(self) -> RowPlaces:
+        """The points on the neutral face."""
+        count = self.targets[0].numel() // (2 * len(self.points))
+        rows = torch.arange(len(self.points)).repeat_interleave(2).repeat(count)
+        priors = 0 if self.prior is None else self.prior.rows(len(self.cameras))
+        return RowPlaces(self.points.neutral, torch.cat([rows, rows.new_full((priors,), -1)]))
+
+    def kernels(self) -> list[Block]:
+        """The robust kernel on each point's two rows."""
         if self.flow.scale == float("inf"):
-            return None
+            return []
         count = self.targets[0].numel()
         return [Block(slice(0, count), Cauchy(self._factor * self.flow.scale), 2)]
 
@@ -106,7 +114,7 @@ class FlowEnergy:
 FlowFunction = Callable[[Tensor, Tensor], Tensor]
 
 
-def deep_flow(
+def deep_flow(  # more than six: the paper's own chain, a reference that nothing else is built on
     renderer: Renderer,
     network: FlowFunction,
     first: State,
@@ -133,11 +141,9 @@ def deep_flow(
     Returns:
         flow at the pixels, its Jacobian, and the pixels' (row, column).
     """
-    like = renderer.rig.neutral
 
     def image(state: State) -> tuple[Tensor, Tensor]:
-        parts = (state.rotation, state.translation, state.jaw, state.weights)
-        drawn = renderer(renderer.rig.vertices(State(*(p.to(like) for p in parts))), camera)
+        drawn = renderer(renderer.rig.vertices(state.to(renderer.rig.neutral)), camera)
         return drawn.image, drawn.mask
 
     with torch.no_grad():

@@ -25,11 +25,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.energy.pull_back import pull_back
-from deepenergy.energy.surface import SurfacePoints
+from deepenergy.energy.stack import RowPlaces
+from deepenergy.energy.surface import SurfacePoints, world_vjp
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.state import State
+from deepenergy.solve import Block
+from deepenergy.solve.kernels import Kernel
 
 CROP_PIXELS = 256.0
 # Lambda's pixels (of a 512x512 crop) in crop pixels.
@@ -60,6 +62,7 @@ class LandmarkEnergy:
         edge_weight: factor on E2.
         l2: lambda, on squared weights and on the jaw joint in shares of its range.
         rigid_prior: see `Stage`.
+        kernel: robust kernel on each landmark's residual, in the residual's units; None for plain squares.
         deep: `(base, x)` to the network's points `[B, C, 68, 2]` on the render at `x`, plate pixels, and their Jacobian
             `[B, C, 68, 2, P]`; None for the geometric model.
     """
@@ -75,6 +78,7 @@ class LandmarkEnergy:
     edge_weight: float = 0.0
     l2: float = 0.0
     rigid_prior: float = 0.0
+    kernel: Kernel | None = None
     deep: DeepPoints | None = None
 
     def points(self, state: State) -> Float[Tensor, "b c 68 2"]:
@@ -92,6 +96,7 @@ class LandmarkEnergy:
         assert self.deep is None
         return replace(
             self,
+            cameras=tuple(camera[rows] for camera in self.cameras),
             targets=self.targets[rows],
             weights=self.weights[rows],
             offsets=self.offsets[rows],
@@ -99,6 +104,22 @@ class LandmarkEnergy:
             base=self.base[rows],
             precision=None if self.precision is None else self.precision[rows],
         )
+
+    def kernels(self) -> list[Block]:
+        """The kernel on each landmark's two rows."""
+        return [] if self.kernel is None else [Block(slice(0, self.targets[0].numel()), self.kernel, 2)]
+
+    def places(self) -> RowPlaces:
+        """The landmarks on the neutral face; a difference of two counts as the first one's."""
+        position = self.rig.landmarks(self.rig.neutral[None].double())[0]
+        marks = torch.arange(len(position)).repeat_interleave(2)
+        rows = [marks.repeat(len(self.cameras))]
+        if self.edge_weight:
+            rows.append(marks[:-2].repeat(len(self.cameras)))
+        priors = 6 if self.rigid_prior else 0
+        if self.l2:
+            priors += self.base.size - (6 if self.rig.jaw is not None else 12)
+        return RowPlaces(position, torch.cat([*rows, marks.new_full((priors,), -1)]))
 
     def __call__(self, x: Float[Tensor, "b p"]) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r p"]]:
         """Residuals and Jacobian at steps `x` from the base."""
@@ -155,7 +176,7 @@ class LandmarkEnergy:
         for camera in self.cameras:
             pixels, slope = camera.project_with_jacobian(world)
             force = (slope[:, :, :, None, :] * share[None, :, None, :, None]).transpose(1, 2).flatten(2, 3)
-            each = [pull_back(moving, state, step[:, :3], force[:, axis]) for axis in range(2)]
+            each = [world_vjp(moving, state, step[:, :3], force[:, axis]) for axis in range(2)]
             points.append(pixels)
             slopes.append(torch.stack([part.unflatten(1, (-1, 3)).sum(2) for part in each], 2))
         return torch.stack(points, 1), torch.stack(slopes, 1)

@@ -13,17 +13,19 @@ through the renderer. Local normalisation leaves little of what light, exposure 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepenergy.energy.pull_back import pull_back
-from deepenergy.energy.surface import SurfacePoints
+from deepenergy.energy.stack import RowPlaces
+from deepenergy.energy.surface import SurfacePoints, world_vjp
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.state import State
+from deepenergy.solve import Block
+from deepenergy.solve.kernels import Kernel
 
 # Pixels of the 256x256 window: over what contrast is measured.
 NEIGHBOURHOOD = 5.0
@@ -44,6 +46,7 @@ class PhotometricEnergy:
         reference: `[B, C, M]` features of the render at the points.
         weights: `[B, C, M]` factors; 0 where a point is hidden.
         base: where steps are taken from; `x` is a flat step for `State.retract`.
+        kernel: robust kernel on each point's residual, in the residual's units; None for plain squares.
     """
 
     points: SurfacePoints
@@ -53,11 +56,20 @@ class PhotometricEnergy:
     reference: Tensor
     weights: Tensor
     base: State
+    kernel: Kernel | None = None
 
     def take(self, rows: Int[Tensor, " n"]) -> PhotometricEnergy:
         """Some of the frames."""
-        parts = (self.windows[rows], self.plates[rows], self.reference[rows], self.weights[rows], self.base[rows])
-        return PhotometricEnergy(self.points, self.cameras, *parts)
+        parts = {name: getattr(self, name)[rows] for name in ("windows", "plates", "reference", "weights", "base")}
+        return replace(self, cameras=tuple(camera[rows] for camera in self.cameras), **parts)
+
+    def kernels(self) -> list[Block]:
+        """The kernel on each point's row."""
+        return [] if self.kernel is None else [Block(slice(0, self.reference[0].numel()), self.kernel)]
+
+    def places(self) -> RowPlaces:
+        """The points on the neutral face."""
+        return RowPlaces(self.points.neutral, torch.arange(len(self.points)).repeat(len(self.cameras)))
 
     def __call__(self, x: Float[Tensor, "b p"]) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r p"]]:
         """Residuals and Jacobian at steps `x` from the base; a point that leaves its window counts nothing."""
@@ -72,7 +84,7 @@ class PhotometricEnergy:
             difference = torch.where(seen, value - self.reference[:, c], torch.zeros_like(value))
             residuals.append(weight * difference)
             force = torch.where(seen[..., None], gradient * weight[..., None], torch.zeros_like(gradient))
-            jacobians.append(pull_back(self.points, state, x[:, :3], force))
+            jacobians.append(world_vjp(self.points, state, x[:, :3], force))
         if len(self.cameras) == 1:
             # A thousand rows a frame, not to be copied for nothing.
             return residuals[0], jacobians[0]

@@ -67,6 +67,11 @@ class Deviation:
         parts = (self.image[rows], self.controls[rows], self.rotation[rows], self.translation[rows])
         return Deviation(self.reference[rows], self.marks, *parts)
 
+    def rows(self, cameras: int) -> int:
+        """How many residuals there are for a number of cameras."""
+        images = 2 * len(self.marks) * cameras if bool((self.image > 0).any()) else 0
+        return images + self.reference.size
+
     def __call__(
         self, state: State, cameras: Sequence[Camera], units: Float[Tensor, "t c"]
     ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t r p"]]:
@@ -75,7 +80,7 @@ class Deviation:
         Args:
             units: unit pixels in a plate pixel.
         """
-        count, size = len(state), 12 + state.weights.shape[1]
+        count, size = len(state), state.size
         residuals, slopes = [], []
         if bool((self.image > 0).any()):
             for c, camera in enumerate(cameras):

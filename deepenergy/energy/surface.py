@@ -26,7 +26,6 @@ from deepenergy.scene.state import State
 _HIDDEN_BY = 0.003
 # Cosine of the steepest angle at which a point is followed; beyond, its surroundings in the plate are the background's.
 _STEEPEST = 0.3
-_VIEW_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,36 @@ class SurfacePoints:
         return bare + skin[:, None] * (turned - bare), bare
 
 
+def world_vjp(
+    points: SurfacePoints, state: State, turn: Float[Tensor, "b 3"], force: Float[Tensor, "b m 3"]
+) -> Float[Tensor, "b m p"]:
+    """`force . d world / d step`, a row for each point: derivatives of projected points, from the image backwards.
+
+    Contracting with the directions in the image before the blendshapes come in is what makes a thousand points
+    affordable: one product with `[3, K]` a point and direction, and no derivative of the points themselves.
+
+    Args:
+        points: M surface points.
+        state: where a step of `State.retract` led.
+        turn: the rotation part of that step.
+        force: a direction in world axes for each point.
+    """
+    shapes = points.shapes.to(force)
+    local = points.neutral.to(force) + torch.einsum("njk,bk->bnj", shapes, state.weights)
+    inner = force @ state.rotation
+    jaw = force.new_zeros(*force.shape[:2], 6)
+    if points.jaw is not None:
+        skin, pivot = points.jaw.skin_weights.to(force)[:, None], points.jaw.pivot.to(force)
+        hinge = so3_exp(state.jaw[:, :3])
+        arm = (local - pivot) @ hinge.mT
+        share = inner * skin
+        jaw = torch.cat([torch.linalg.cross(arm, share) @ left_jacobian(state.jaw[:, :3]), share], 2)
+        inner = inner - share + share @ hinge
+        local = local + skin * (arm + pivot + state.jaw[:, None, 3:] - local)
+    spin = torch.linalg.cross(local @ state.rotation.mT, force) @ left_jacobian(turn)
+    return torch.cat([spin, force, jaw, torch.einsum("bmc,mck->bmk", inner, shapes)], 2)
+
+
 def face_points(rig: Rig, count: int = 600) -> SurfacePoints:
     """At most `count` vertices spread evenly over the face: forehead to chin, ear to ear, no eyes, no mouth cavity.
 
@@ -119,7 +148,7 @@ def face_points(rig: Rig, count: int = 600) -> SurfacePoints:
     inside &= _seen_from_the_front(rig)
     candidates = np.flatnonzero(inside)
     nearest = int(np.linalg.norm(position[candidates] - marks[30], axis=1).argmin())
-    chosen = _spread(position[candidates], min(count, len(candidates)), nearest)
+    chosen = _farthest_points(position[candidates], min(count, len(candidates)), nearest)
     return SurfacePoints.of(rig, torch.from_numpy(np.sort(candidates[chosen])))
 
 
@@ -144,7 +173,7 @@ def _seen_from_the_front(rig: Rig) -> np.ndarray:
     return seen
 
 
-def _spread(position: np.ndarray, count: int, first: int) -> np.ndarray:
+def _farthest_points(position: np.ndarray, count: int, first: int) -> np.ndarray:
     """Farthest-point sampling: each next point is the one farthest from those chosen."""
     if count == 0:
         return np.zeros(0, np.int64)
@@ -163,7 +192,7 @@ def visible_points(
 
     Args:
         vertices: world-space meshes, metres.
-        camera: one camera; its size is that of the depth image that decides.
+        camera: one camera, or a batch with a row for each mesh; its size is that of the depth image that decides.
     """
     in_camera = camera.camera_points(vertices.double())
     pixels, depth = camera.pixels(in_camera), in_camera[..., 2]
@@ -177,7 +206,7 @@ def visible_points(
     before = fragments.depth[batch, row, column].double()
     covered = fragments.face_index[batch, row, column] >= 0
     normals = vertex_normals(vertices.double(), faces)[:, indices]
-    eye = -(camera.world_to_camera[:3, :3].mT @ camera.world_to_camera[:3, 3]).to(vertices.device)
+    eye = camera.centre.to(vertices.device)[..., None, :]
     view = torch.nn.functional.normalize(eye - vertices.double()[:, indices], dim=-1)
     facing = (torch.nn.functional.normalize(normals, dim=-1) * view).sum(-1)
     # The depth image is that of a pixel's centre; on a slope the point itself may lie a little behind.

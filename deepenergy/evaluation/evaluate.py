@@ -134,15 +134,18 @@ def evaluate(track: Track, truth: GroundTruth, rig: Rig | None, cameras: Camera 
             "frames that the track has",
             "use the truth of this shot, or the frame numbers of its plates",
         )
+    camera = camera.at(frames.tolist())
     placed = torch.from_numpy(truth.translation[theirs])
-    camera.check_in_front(placed[torch.isfinite(placed).all(1)], "the true head is")
+    finite = torch.isfinite(placed).all(1)
+    camera[finite].check_in_front(placed[finite], "the true head is")
     status = track.status[ours]
     rotation = track.rotation[ours], truth.rotation[theirs]
     translation = track.translation[ours], truth.translation[theirs]
-    to_camera = camera.world_to_camera[:3, :3].cpu().numpy()
-    offset = (translation[0] - translation[1]) @ to_camera.T * 1000
+    to_camera = camera.world_to_camera[..., :3, :3].cpu().numpy()
+    offset = _turned(to_camera, translation[0] - translation[1]) * 1000
     turn = _turns(*rotation)
-    turn_seen = np.degrees(np.abs(turn @ to_camera.T))
+    turn_seen = np.degrees(np.abs(_turned(to_camera, turn)))
+    moved = _turned(to_camera.swapaxes(-1, -2), offset / 1000)
     change = _weight_errors(track, truth, ours, theirs)
     vertex, landmark, jaw_landmark = _shape_errors(track, truth, rig, camera, ours, theirs)
     per_frame = FrameErrors(
@@ -174,7 +177,7 @@ def evaluate(track: Track, truth: GroundTruth, rig: Rig | None, cameras: Camera 
         calibration=_calibration(
             track,
             ours[solved],
-            {"rotation": turn[solved], "translation": offset[solved] / 1000 @ to_camera, "weights": change[solved]},
+            {"rotation": turn[solved], "translation": moved[solved], "weights": change[solved]},
         ),
         translation_jitter_mm=moves,
         rotation_jitter_deg=turns,
@@ -213,9 +216,10 @@ def _shape_errors(
             vertex[block] = ((mesh - true_mesh)[:, skin].norm(dim=-1).mean(-1) * 1000).numpy()
         if rig.landmark_faces is None:
             continue
-        points = camera.project(rig.landmarks(mesh))
+        view = camera[block]
+        points = view.project(rig.landmarks(mesh))
         if true_mesh is not None:
-            true_points = camera.project(rig.landmarks(true_mesh))
+            true_points = view.project(rig.landmarks(true_mesh))
         elif exact_px is not None:
             true_points = torch.from_numpy(exact_px[theirs[block]])
         else:
@@ -224,6 +228,13 @@ def _shape_errors(
         landmark[block] = distance.mean(-1).numpy()
         jaw_landmark[block] = distance[:, JAW_LANDMARKS].mean(-1).numpy()
     return vertex, landmark, jaw_landmark
+
+
+def _turned(rotation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Vectors `[T, 3]` by one rotation, or by one for each."""
+    if rotation.ndim == 2:
+        return vectors @ rotation.T
+    return (rotation @ vectors[..., None])[..., 0]
 
 
 def _states(truth: GroundTruth, rows: np.ndarray, order: tuple[str, ...]) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,33 +10,26 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deepenergy.energy import LandmarkEnergy
-from deepenergy.energy.deep_jacobian import deep_landmarks
-from deepenergy.energy.landmark import CROP_PIXELS, MEASURED_UNIT, DeepPoints, inverse_root, precision_of
-from deepenergy.energy.noise import landmark_noise
-from deepenergy.energy.stack import JointEnergy
-from deepenergy.energy.uncertainty import parameter_sigma, patches
-from deepenergy.fit.photometry import LEAST_CORRELATION, Photometry, PlateCrop, is_comparable
+from deepenergy.energy.landmark import CROP_PIXELS, MEASURED_UNIT, LandmarkEnergy, precision_of
+from deepenergy.energy.photometric import PhotometricEnergy
+from deepenergy.energy.stack import Stack
+from deepenergy.fit.fit_context import FitContext
+from deepenergy.fit.free_controls import free_in_stage, limits_of
+from deepenergy.fit.light import find_light
+from deepenergy.fit.photometry import LEAST_CORRELATION, Photometry, is_comparable
+from deepenergy.fit.render_landmarks import RenderReader
 from deepenergy.fit.rigid_start import rigid_start
-from deepenergy.fit.stage_result import OnStage, stage_result
-from deepenergy.landmarks.network import CROP_SIZE, HeatmapNetwork
+from deepenergy.fit.stage_result import stage_result
+from deepenergy.fit.weighting import confidence_weight, landmark_kernel, parameter_sigmas, reweighted
 from deepenergy.landmarks.observe import Observations
-from deepenergy.landmarks.readings import read_points
 from deepenergy.render import Renderer
-from deepenergy.render.light_fit import fit_light
 from deepenergy.runtime.threads import map_in_threads
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
-from deepenergy.scene.state import State
-from deepenergy.settings.config import KERNELS, SolverConfig
+from deepenergy.scene.state import Limits, State
 from deepenergy.settings.schedule import Stage
-from deepenergy.solve import Block, Cauchy, Problem, Solution, minimise
-from deepenergy.solve.kernels import weighting
+from deepenergy.solve import Cauchy, Problem, Solution, minimise
 
-Progress = Callable[[str, int, int], None]
-_RENDERS_AT_ONCE = 4
-_LIGHT_VIEWS = 8
-_LIGHT_SIZE = 128
 # Standard deviations from which a pixel counts less.
 _PIXEL_KERNEL = 2.0
 
@@ -65,164 +58,180 @@ class Fit:
     correlation: Tensor
 
 
-def render_landmarks(
-    renderer: Renderer,
-    network: HeatmapNetwork,
-    state: State,
-    cameras: Sequence[Camera],
-    windows: Float[Tensor, "b c 4"],
-    progress: Callable[[int], None] = lambda done: None,
-    readings: int = 1,
-) -> Float[Tensor, "b c 68 2"]:
-    """`N(F(x_R))`: landmarks of the network on renders, in plate pixels.
-
-    The render is made straight in the crop's window (a cropped camera), at the network's size, so that plate and render
-    are seen through the same window. NaN where there is no window.
-    """
-    points = torch.full((*windows.shape[:2], 68, 2), torch.nan, dtype=torch.float64, device=windows.device)
-    for c, camera in enumerate(cameras):
-        rows = torch.isfinite(windows[:, c]).all(1).nonzero()[:, 0]
-
-        def read(part: Tensor, c: int = c, camera: Camera = camera) -> int:
-            vertices = renderer.rig.vertices(_for_render(state[part], renderer))
-
-            def image_in(windows: Tensor) -> Tensor:
-                return renderer(vertices, camera.crop(windows, CROP_SIZE)).image
-
-            with torch.no_grad():
-                points[part, c] = read_points(network, image_in, windows[part, c], readings).to(windows)
-            return len(part)
-
-        for count in map_in_threads(read, rows.split(_RENDERS_AT_ONCE)):
-            progress(count)
-    return points
-
-
-def fit_frames(
-    observed: Observations,
-    rig: Rig,
-    cameras: Sequence[Camera],
-    renderer: Renderer,
-    network: HeatmapNetwork,
-    config: SolverConfig,
-    progress: Progress,
-    start: State | None = None,
-    plate_crop: PlateCrop | None = None,
-    on_stage: OnStage | None = None,
-) -> Fit:
+def fit_frames(context: FitContext, frames: Sequence[int], observed: Observations, start: State | None = None) -> Fit:
     """Solve frames that have landmarks in one camera or more, all at once.
 
     Args:
-        observed: landmarks on the plates of B frames.
-        start: where to start; poses from the landmarks and the neutral face when None.
-        plate_crop: gives a plate's window at a size, for light and pixels; landmarks alone are used when None.
-        on_stage: called after every stage, without frame numbers.
+        context: views, rig, network and settings; `on_stage` is told every stage, with the frames' numbers.
+        frames: B frame numbers.
+        observed: landmarks on the plates of these frames.
+        start: B states to start from; poses from the landmarks and the neutral face when None.
+
+    Raises:
+        InputError: a context without a landmark network.
     """
-    cameras = tuple(cameras)
-    small = rig.landmark_rig()
-    seen = torch.isfinite(observed.points).all((-1, -2))
-    trust = _trust(observed.confidence) * seen[..., None]
-    targets = torch.nan_to_num(observed.points)
-    windows = observed.windows
-    side = torch.nan_to_num(windows[..., 2] - windows[..., 0], nan=CROP_PIXELS)
-    scale = CROP_PIXELS / side
-    precision = precision_of(observed.covariance * scale[..., None, None, None] ** 2)
-    state = _start(small, targets, trust, cameras) if start is None else start
-    energy = LandmarkEnergy(
-        small, cameras, targets, trust, torch.zeros_like(targets), scale, state, precision, l2=config.l2
-    )
-    stages, deep = config.stages, config.jacobian == "deep"
-    total = sum(stage.renders for stage in stages) + 1
-    frames, done = int(seen.sum()), 0
+    return _Run.of(context.rendering(), tuple(int(n) for n in frames), observed, start).finished()
 
-    def look(at: State, name: str, readings: int) -> Tensor:
-        return render_landmarks(renderer, network, at, cameras, windows, partial(tell, name), readings)
 
-    def tell(name: str, count: int) -> None:
-        nonlocal done
-        done += count
-        progress(name, done, total * frames)
+@dataclass
+class _Run:
+    """A schedule under way.
 
-    limits = bounds(rig)
+    Attributes:
+        context: what the fit is made with; its renderer has the light that was found so far.
+        frames, observed: see `fit_frames`.
+        cameras: C cameras in these frames.
+        energy: the landmark term, about the last state that renders were read at.
+        state: where the frames are.
+        scale: `[B, C]` crop pixels in a plate pixel.
+        weight: `[B, C, L]` what each landmark counts by the network's confidence.
+        problem, solution: of the last solve.
+        by_landmarks: the last solution by landmarks alone.
+        correlation: `[B, C]` of plate and render, once pixels were compared.
+        done, total: renders that were read, and that the schedule has.
+    """
+
+    context: FitContext
+    frames: tuple[int, ...]
+    observed: Observations
+    cameras: tuple[Camera, ...]
+    energy: LandmarkEnergy
+    state: State
+    scale: Float[Tensor, "b c"]
+    weight: Float[Tensor, "b c l"]
+    problem: Stack | None = None
     solution: Solution | None = None
     by_landmarks: Solution | None = None
-    pixels = None
-    if plate_crop is not None and not deep and any(stage.photometric for stage in stages):
-        pixels = Photometry.read(renderer, cameras, windows, plate_crop)
-    correlation: Tensor | None = None
-    kernels: list[Block] = []
-    neutral = small.landmarks(small.neutral[None].double())[0]
-    points, edges = neutral[:0], False
-    for index, stage in enumerate(stages):
-        usable = pixels is not None and (correlation is None or is_comparable(correlation))
-        if (stage.photometric and not usable) or (stage.fallback and correlation is not None and usable):
-            continue
-        if stage.fit_light and plate_crop is not None:
-            renderer = _lit(renderer, state, energy, cameras, windows, plate_crop)
-        free = free_parameters(rig, stage)
-        # Every deep step renders and reads anew, as the next look of the geometric way would.
-        steps = min(stage.iterations, max(2, 2 * stage.renders)) if deep else stage.iterations
-        for repeat in range(1 if deep else max(1, stage.renders)):
+    correlation: Float[Tensor, "b c"] | None = None
+    done: int = 0
+    total: int = 0
+
+    @staticmethod
+    def of(context: FitContext, frames: tuple[int, ...], observed: Observations, start: State | None) -> _Run:
+        cameras = context.views.cameras_at(frames)
+        small = context.rig.landmark_rig()
+        seen = torch.isfinite(observed.points).all((-1, -2))
+        weight = confidence_weight(observed.confidence) * seen[..., None]
+        targets = torch.nan_to_num(observed.points)
+        side = torch.nan_to_num(observed.windows[..., 2] - observed.windows[..., 0], nan=CROP_PIXELS)
+        scale = CROP_PIXELS / side
+        precision = precision_of(observed.covariance * scale[..., None, None, None] ** 2)
+        state = start_from_landmarks(small, targets, weight, cameras) if start is None else start
+        offsets, kernel = torch.zeros_like(targets), landmark_kernel(context.config)
+        energy = LandmarkEnergy(
+            small, cameras, targets, weight, offsets, scale, state, precision, l2=context.config.l2, kernel=kernel
+        )
+        run = _Run(context, frames, observed, cameras, energy, state, scale, weight)
+        run.total = (sum(stage.renders for stage in context.config.stages) + 1) * int(seen.sum())
+        return run
+
+    @property
+    def reader(self) -> RenderReader:
+        return RenderReader(self.context.render, self.context.landmark_network, self.cameras, self.observed.windows)
+
+    @property
+    def deep(self) -> bool:
+        return self.context.config.jacobian == "deep"
+
+    def report_progress(self, name: str, count: int) -> None:
+        self.done += count
+        self.context.progress(name, self.done, self.total)
+
+    def render_landmarks(self, name: str, readings: int) -> Tensor:
+        return self.reader.landmarks(self.state, readings, partial(self.report_progress, name))
+
+    def finished(self) -> Fit:
+        stages, pixels = self.context.config.stages, None
+        if not self.deep and any(stage.photometric for stage in stages):
+            pixels = Photometry.read(self.context, self.frames, self.observed.windows)
+        for index, stage in enumerate(stages):
+            usable = pixels is not None and (self.correlation is None or is_comparable(self.correlation))
+            if (stage.photometric and not usable) or (stage.fallback and self.correlation is not None and usable):
+                continue
+            self.run_stage(stage, pixels)
+            if self.context.on_stage is not None:
+                found = (self.observed.points, self.energy.points(self.state), self.energy.offsets)
+                result = stage_result(index, stage, self.state, *found, self.observed.confidence)
+                self.context.on_stage(replace(result, frames=self.frames))
+        return self.fit()
+
+    def run_stage(self, stage: Stage, pixels: Photometry | None) -> None:
+        if stage.fit_light:
+            self.find_light()
+        limits = limits_of(self.context.rig)
+        free = free_in_stage(self.context.rig, stage)
+        # Every deep step renders and reads anew, as the next render of the geometric way would.
+        steps = min(stage.iterations, max(2, 2 * stage.renders)) if self.deep else stage.iterations
+        for repeat in range(1 if self.deep else max(1, stage.renders)):
             if repeat < stage.renders and stage.readings:
-                energy = energy.with_offsets(state, look(state, stage.name, 1 if deep else stage.readings))
-            if stage.reweight and by_landmarks is not None:
-                energy = _reweighted(energy, state, by_landmarks, targets, observed.covariance, seen, config.bias)
-            here = replace(
-                energy,
-                base=state,
-                weights=trust * stage.weights().to(trust),
+                rendered = self.render_landmarks(stage.name, 1 if self.deep else stage.readings)
+                self.energy = self.energy.with_offsets(self.state, rendered)
+            if stage.reweight and self.by_landmarks is not None:
+                bias = self.context.config.bias
+                self.energy = reweighted(self.energy, self.state, self.by_landmarks, self.observed, bias)
+            marks = replace(
+                self.energy,
+                base=self.state,
+                weights=self.weight * stage.weights().to(self.weight),
                 edge_weight=stage.edge_weight,
                 rigid_prior=stage.rigid_prior,
+                deep=self.reader.deep_points(free) if self.deep else None,
             )
             if stage.photometric and pixels is not None:
-                shares = torch.ones_like(scale) if correlation is None else (correlation >= LEAST_CORRELATION).to(scale)
-                factor = MEASURED_UNIT * stage.photometric
-                shading = pixels.energy(state, renderer, stage.blur, factor * shares, partial(tell, stage.name))
-                count = shading.reference[0].numel()
-                kernels = [Block(slice(0, count), Cauchy(_PIXEL_KERNEL * factor))]
-                kernels += _kernels(config, slice(count, count + targets[0].numel()))
-                solution = _solve(JointEnergy((shading, here)), state, limits, free, steps, kernels)
-                points, edges = shading.points.neutral, bool(stage.edge_weight)
-                if correlation is None:
-                    correlation = shading.correlation(solution.x)
-                    if not is_comparable(correlation):
+                shading = self.shading(stage, pixels)
+                self.problem = Stack((shading, marks))
+                self.solution = _solve(self.problem, self.problem, self.state, limits, free, steps)
+                if self.correlation is None:
+                    self.correlation = shading.correlation(self.solution.x)
+                    if not is_comparable(self.correlation):
                         break
             else:
-                if deep:
-                    here = replace(here, deep=_deep_points(renderer, network, cameras, windows, free))
-                kernels = _kernels(config, slice(0, targets[0].numel()))
+                self.problem = Stack((marks,))
                 # A bound method: its renders belong to all frames, which cannot be solved in parts.
-                solution = by_landmarks = _solve(here.__call__ if deep else here, state, limits, free, steps, kernels)
-                points, edges = neutral[:0], bool(stage.edge_weight)
-            state = _moved(state, solution, limits)
-        if on_stage is not None:
-            found = (observed.points, energy.points(state), energy.offsets, observed.confidence)
-            on_stage(stage_result(index, stage, state, *found))
-    rendered = look(state, "check", 1)
-    distance = (rendered - targets).norm(dim=-1)
-    certain = (trust > 0.3) & torch.isfinite(distance)
-    mean = torch.where(certain, distance, torch.zeros_like(distance)).sum((1, 2)) / certain.sum((1, 2)).clamp_min(1)
-    in_crop = torch.where(certain, distance * scale[..., None], torch.zeros_like(distance)).sum((1, 2))
-    sigma = torch.full((len(state), 12 + state.weights.shape[1]), torch.nan, dtype=torch.float64)
-    if solution is not None:
-        sigma = _sigma(solution, kernels, points, neutral, len(cameras), edges)
-    if correlation is None or not is_comparable(correlation):
-        correlation = torch.full_like(scale, torch.nan)
-    return Fit(state, renderer, rendered, mean, in_crop / certain.sum((1, 2)).clamp_min(1), sigma, correlation)
+                whole = self.problem.__call__ if self.deep else self.problem
+                self.solution = _solve(whole, self.problem, self.state, limits, free, steps)
+                self.by_landmarks = self.solution
+            # Rounding may leave a control a hair outside.
+            self.state = self.state.retract(self.solution.x).clamped(limits)
+
+    def shading(self, stage: Stage, pixels: Photometry) -> PhotometricEnergy:
+        """The photometric term, of the views whose pixels look alike enough."""
+        comparable = torch.ones_like(self.scale)
+        if self.correlation is not None:
+            comparable = (self.correlation >= LEAST_CORRELATION).to(self.scale)
+        factor = MEASURED_UNIT * stage.photometric
+        report = partial(self.report_progress, stage.name)
+        energy = pixels.energy(self.state, self.context.render, stage.blur, factor * comparable, report)
+        return replace(energy, kernel=Cauchy(_PIXEL_KERNEL * factor))
+
+    def find_light(self) -> None:
+        off = (self.energy.points(self.state) - self.energy.targets).norm(dim=-1).mean(-1) * self.energy.pixel_scale
+        windows = self.observed.windows
+        off = torch.where(torch.isfinite(windows).all(-1), off, torch.full_like(off, torch.inf))
+        renderer = find_light(self.context, self.frames, self.state, windows, off)
+        self.context = replace(self.context, renderer=renderer)
+
+    def fit(self) -> Fit:
+        rendered = self.render_landmarks("check", 1)
+        distance = (rendered - torch.nan_to_num(self.observed.points)).norm(dim=-1)
+        certain = (self.weight > 0.3) & torch.isfinite(distance)
+        count = certain.sum((1, 2)).clamp_min(1)
+        mean = torch.where(certain, distance, torch.zeros_like(distance)).sum((1, 2)) / count
+        in_crop = torch.where(certain, distance * self.scale[..., None], torch.zeros_like(distance)).sum((1, 2))
+        sigma = torch.full((len(self.state), self.state.size), torch.nan, dtype=torch.float64)
+        if self.solution is not None and self.problem is not None:
+            sigma = parameter_sigmas(self.solution, self.problem)
+        correlation = self.correlation
+        if correlation is None or not is_comparable(correlation):
+            correlation = torch.full_like(self.scale, torch.nan)
+        return Fit(self.state, self.context.render, rendered, mean, in_crop / count, sigma, correlation)
 
 
 def _solve(
-    problem: Problem,
-    state: State,
-    limits: tuple[Tensor, Tensor],
-    free: Bool[Tensor, " p"],
-    steps: int,
-    kernels: list[Block],
+    problem: Problem, terms: Stack, state: State, limits: Limits, free: Bool[Tensor, " p"], steps: int
 ) -> Solution:
     """A stage's least squares, in steps from `state`."""
-    base = torch.cat([state.jaw, state.weights], 1)
-    room = torch.full_like(base[:, :6], torch.inf)
-    low, high = torch.cat([-room, limits[0] - base], 1), torch.cat([room, limits[1] - base], 1)
+    low, high = state.step_bounds(limits)
     return minimise(
         problem,
         torch.zeros_like(low),
@@ -234,156 +243,27 @@ def _solve(
         # Less than what the next render, or the network's noise, changes.
         cost_tolerance=1e-4,
         approach="direct",
-        kernels=kernels or None,
+        kernels=terms.kernels() or None,
         map_parts=map_in_threads,
     )
 
 
-def _moved(state: State, solution: Solution, limits: tuple[Tensor, Tensor]) -> State:
-    state = state.retract(solution.x)
-    # Rounding may leave a control a hair outside.
-    inside = torch.cat([state.jaw, state.weights], 1).clamp(*limits)
-    return replace(state, jaw=inside[:, :6], weights=inside[:, 6:])
+def start_from_landmarks(
+    small: Rig, targets: Float[Tensor, "b c l 2"], weight: Float[Tensor, "b c l"], cameras: tuple[Camera, ...]
+) -> State:
+    """Head poses by the landmarks on the plates, of the neutral face.
 
-
-def _deep_points(
-    renderer: Renderer,
-    network: HeatmapNetwork,
-    cameras: tuple[Camera, ...],
-    windows: Float[Tensor, "b c 4"],
-    free: Bool[Tensor, " p"],
-) -> DeepPoints:
-    """The network's points on the render and their derivative, as the energy wants them."""
-
-    def points(base: State, step: Tensor) -> tuple[Tensor, Tensor]:
-        return deep_landmarks(renderer, network, base, step, cameras, windows, free)
-
-    return points
-
-
-def _kernels(config: SolverConfig, rows: slice) -> list[Block]:
-    """The robust kernel on each landmark's two rows; none for plain squares."""
-    kernel = KERNELS[config.kernel]
-    return [] if kernel is None else [Block(rows, kernel(MEASURED_UNIT * config.kernel_scale), 2)]
-
-
-def _sigma(
-    solution: Solution,
-    kernels: list[Block],
-    points: Float[Tensor, "m 3"],
-    landmarks: Float[Tensor, "68 3"],
-    cameras: int,
-    edges: bool,
-) -> Float[Tensor, "b p"]:
-    """Standard deviations by the last solve, whose rows are pixels, landmarks, edges and priors."""
-    rows = solution.residual.shape[1]
-    cell = patches(torch.cat([points, landmarks]))
-    marks = cell[len(points) :].repeat_interleave(2)
-    parts = [cell[: len(points)].repeat(cameras), marks.repeat(cameras)]
-    if edges:
-        parts.append(marks[:-2].repeat(cameras))
-    known = torch.cat(parts)
-    patch = torch.cat([known, known.new_full((rows - len(known),), -1)])
-    roots = weighting(kernels, rows, patch.device)(solution.residual)[1]
-    return parameter_sigma(
-        solution, torch.ones_like(solution.residual) if roots is None else roots, patch, MEASURED_UNIT
-    )
-
-
-def _reweighted(
-    energy: LandmarkEnergy,
-    state: State,
-    solution: Solution,
-    targets: Float[Tensor, "b c 68 2"],
-    covariance: Float[Tensor, "b c 68 2 2"],
-    seen: Bool[Tensor, "b c"],
-    bias: bool,
-) -> LandmarkEnergy:
-    """The energy with the noise, and the bias if asked for, that the solved frames show."""
-    scale = energy.pixel_scale[..., None, None]
-    residual = (targets - energy.points(state) - energy.offsets) * scale
-    rows = targets[0].numel()
-    free = solution.free.to(solution.jacobian)[:, None, :]
-    basis = torch.linalg.qr(solution.jacobian * free + 0.0).Q[:, :rows]
-    followed = basis.square().sum(2).view(*targets.shape).mean(-1)
-    anchors = None
-    if bias:
-        # Near neutral, where the expression cannot take up the bias.
-        moved = state.weights.square().sum(1)
-        anchors = moved <= moved.quantile(0.3)
-    noise = landmark_noise(residual, seen, covariance * scale[..., None] ** 2, followed, anchors)
-    return replace(
-        energy, precision=MEASURED_UNIT * inverse_root(noise.covariance), targets=targets - noise.bias / scale
-    )
-
-
-def _lit(
-    renderer: Renderer,
-    state: State,
-    energy: LandmarkEnergy,
-    cameras: tuple[Camera, ...],
-    windows: Float[Tensor, "b c 4"],
-    plate_crop: PlateCrop,
-) -> Renderer:
-    """The renderer under the light of the views that fit best, spread over the shot."""
-    off = (energy.points(state) - energy.targets).norm(dim=-1).mean(-1) * energy.pixel_scale
-    off = torch.where(torch.isfinite(windows).all(-1), off, torch.full_like(off, torch.inf))
-    vertices, views, images = [], [], []
-    for part in torch.arange(len(state)).tensor_split(_LIGHT_VIEWS):
-        if len(part) == 0 or not bool(torch.isfinite(off[part]).any()):
-            continue
-        best = int(off[part].argmin())
-        b, c = int(part[best // len(cameras)]), best % len(cameras)
-        image = plate_crop(b, c, windows[b, c], _LIGHT_SIZE)
-        if image is not None:
-            vertices.append(renderer.rig.vertices(_for_render(state[[b]], renderer)))
-            views.append(cameras[c].crop(windows[b, c], _LIGHT_SIZE))
-            images.append(image)
-    if not images:
-        return renderer
-    return replace(renderer, light=fit_light(renderer, torch.cat(vertices), views, torch.stack(images)))
-
-
-def bounds(rig: Rig) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
-    """Bounds of (jaw 6, weights K), float64; a rig without the jaw joint has its six at zero."""
-    weights = rig.weight_bounds
-    assert weights is not None
-    six = torch.zeros(6)
-    low, high = (six, six) if rig.jaw is None else (rig.jaw.lower, rig.jaw.upper)
-    return torch.cat([low, weights[:, 0]]).double(), torch.cat([high, weights[:, 1]]).double()
-
-
-def free_parameters(rig: Rig, stage: Stage) -> Bool[Tensor, " p"]:
-    """Which of (rotation 3, translation 3, jaw 6, weights K) a stage may move."""
-    free = torch.zeros(12 + len(rig.weight_names), dtype=torch.bool)
-    free[0:3] = stage.rotation
-    free[3:6] = stage.translation
-    if rig.jaw is not None:
-        free[6] = "jaw_open" in stage.groups
-        if "jaw" in stage.groups:
-            free[6:12] = True
-    groups = rig.groups
-    for group in stage.groups:
-        free[[12 + i for i in groups.get(group, ())]] = True
-    return free
-
-
-def _start(small: Rig, targets: Tensor, trust: Tensor, cameras: tuple[Camera, ...]) -> State:
+    Args:
+        small: the landmarks' rig (`Rig.landmark_rig`).
+        targets: landmarks, plate pixels; anything where the weight is 0.
+        weight: what each counts.
+        cameras: C cameras in these B frames.
+    """
     neutral = State.identity(1, len(small.weight_names))
     points = small.landmarks(small.vertices(neutral))[0]
     # The jaw and mouth move with the expression, which the start does not know.
-    steady = torch.ones(68, dtype=torch.float64)
+    steady = torch.ones(len(points), dtype=torch.float64)
     steady[0:17], steady[48:68] = 0.5, 0.5
-    rotation, translation, _ = rigid_start(points, targets, trust * steady, cameras)
+    rotation, translation, _ = rigid_start(points, targets, weight * steady, cameras)
     state = State.identity(len(rotation), len(small.weight_names))
     return replace(state, rotation=rotation, translation=translation)
-
-
-def _trust(confidence: Tensor) -> Tensor:
-    """Row weights from the network's confidence: full from 0.5 upwards, never quite nothing."""
-    return (confidence / 0.5).clamp(0.05, 1.0)
-
-
-def _for_render(state: State, renderer: Renderer) -> State:
-    parts = (state.rotation, state.translation, state.jaw, state.weights)
-    return State(*(part.to(renderer.rig.neutral) for part in parts))

@@ -7,29 +7,25 @@ held near 0 by their prior, a unit normal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from torch.func import jacfwd, vmap
+from torch.func import jacfwd
 
 from deepenergy.energy import LandmarkEnergy
-from deepenergy.fit.frames import bounds, free_parameters
+from deepenergy.fit.fit_context import FitContext
+from deepenergy.fit.free_controls import free_in_stage, limits_of
 from deepenergy.fit.rigid_start import rigid_start
-from deepenergy.landmarks.detector import Detector
-from deepenergy.landmarks.network import HeatmapNetwork
-from deepenergy.landmarks.observe import Observations, observe
+from deepenergy.landmarks.observe import Observations, ObserveSettings, observe
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
-from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.state import State
-from deepenergy.settings.config import SolverConfig
 from deepenergy.settings.schedule import Stage
 from deepenergy.solve import minimise
 
-Progress = Callable[[str, int, int], None]
 _FRAMES = 16
 _ROUNDS = 6
 # How far, in crop pixels, landmarks of network and rig differ beyond what any identity explains.
@@ -43,31 +39,28 @@ _NEUTRAL = Stage(
 )
 
 
-def fit_identity(
-    plates: Sequence[Plates],
-    rig: Rig,
-    cameras: Sequence[Camera],
-    config: SolverConfig,
-    detector: Detector,
-    network: HeatmapNetwork,
-    progress: Progress,
-) -> Rig:
-    """See `Solver.fit_identity`."""
+def fit_identity(context: FitContext) -> Rig:
+    """The rig of the actor in the plates, from a rig with an identity basis; see `Solver.fit_identity`.
+
+    Raises:
+        InputError: the rig has no identity basis, or no frame shows a face.
+    """
+    rig, views = context.rig, context.views
     if rig.identity_basis is None:
         raise InputError(
             f"rig '{rig.name}'", "no identity basis", "a rig with one (ICT-FaceKit)", "solve with it as it is"
         )
-    for plate, camera in zip(plates, cameras, strict=True):
-        camera.check_plate_size(plate.width, plate.height)
-    numbers = sorted({n for plate in plates for n in plate.frames})
-    step = max(1, len(numbers) // (4 * _FRAMES))
-    observed = observe(plates, numbers[::step], detector, network, progress, 1, 0)
+    step = max(1, len(views.frames) // (4 * _FRAMES))
+    detector, frames = context.face_detector, views.frames[::step]
+    settings = ObserveSettings(box_window=1, max_gap=0)
+    observed = observe(views, frames, detector, context.landmark_network, settings, context.progress)
     seen = torch.isfinite(observed.points).all((-1, -2))
     rows = seen.any(1).nonzero()[:, 0]
     if len(rows) == 0:
         raise InputError("plates", f"no face by '{detector.name}' in any frame", "a face", "try detector = 'cnn'")
     rows = _near_neutral(observed, rows)
-    coefficients = _solve(observed, rows, rig, tuple(cameras), config.l2)
+    cameras = views.cameras_at([frames[row] for row in rows.tolist()])
+    coefficients = _solve(observed[rows], rig, cameras, context.config.l2)
     return rig.with_identity(coefficients.float())
 
 
@@ -81,73 +74,65 @@ def _near_neutral(observed: Observations, rows: Tensor) -> Tensor:
     return rows[(gap + 0.5 * doubt).argsort()[:_FRAMES]]
 
 
-def _solve(observed: Observations, rows: Tensor, rig: Rig, cameras: tuple[Camera, ...], l2: float) -> Tensor:
+def _solve(observed: Observations, rig: Rig, cameras: tuple[Camera, ...], l2: float) -> Tensor:
     small = rig.landmark_rig()
     assert small.identity_basis is not None
     basis = small.identity_basis.double()
     coefficients = torch.zeros(len(basis), dtype=torch.float64)
-    targets = torch.nan_to_num(observed.points[rows])
+    targets = torch.nan_to_num(observed.points)
     sets = _NEUTRAL.weights()
-    trust = (observed.confidence[rows] / 0.5).clamp(0, 1) * sets
-    side = torch.nan_to_num(observed.windows[rows, :, 2] - observed.windows[rows, :, 0], nan=256.0)
+    weight = (observed.confidence / 0.5).clamp(0, 1) * sets
+    side = torch.nan_to_num(observed.windows[..., 2] - observed.windows[..., 0], nan=256.0)
     scale = 256.0 / side
-    lower, upper = bounds(rig)
-    free = free_parameters(rig, _NEUTRAL)
+    limits = limits_of(rig)
+    free = free_in_stage(rig, _NEUTRAL)
     state: State | None = None
     for _ in range(_ROUNDS):
         person = small.with_identity(coefficients)
         if state is None:
             neutral = State.identity(1, len(small.weight_names))
             points = person.landmarks(person.vertices(neutral))[0]
-            rotation, translation, _ = rigid_start(points, targets, trust, cameras)
+            rotation, translation, _ = rigid_start(points, targets, weight, cameras)
             state = replace(
-                State.identity(len(rows), len(small.weight_names)), rotation=rotation, translation=translation
+                State.identity(len(targets), len(small.weight_names)), rotation=rotation, translation=translation
             )
-        energy = LandmarkEnergy(person, cameras, targets, trust, torch.zeros_like(targets), scale, state, l2=16 * l2)
-        base = torch.cat([state.jaw, state.weights], 1)
-        room = torch.full_like(base[:, :6], torch.inf)
-        low, high = torch.cat([-room, lower - base], 1), torch.cat([room, upper - base], 1)
+        energy = LandmarkEnergy(person, cameras, targets, weight, torch.zeros_like(targets), scale, state, l2=16 * l2)
+        low, high = state.step_bounds(limits)
         state = state.retract(
             minimise(energy, torch.zeros_like(low), low, high, free, max_iterations=15, approach="direct").x
         )
-        coefficients = _linear_step(small, basis, coefficients, state, targets, trust, scale, cameras)
+        coefficients = _linear_step(energy, state, basis, coefficients)
     return coefficients
 
 
 def _linear_step(
-    small: Rig,
-    basis: Tensor,
-    coefficients: Tensor,
-    state: State,
-    targets: Tensor,
-    trust: Tensor,
-    scale: Tensor,
-    cameras: tuple[Camera, ...],
-) -> Tensor:
-    def residual(
-        a: Tensor,
-        rotation: Tensor,
-        translation: Tensor,
-        jaw: Tensor,
-        weights: Tensor,
-        aim: Tensor,
-        w: Tensor,
-        unit: Tensor,
-    ) -> Tensor:
-        person = replace(
-            small, neutral=small.neutral.double() + torch.einsum("i,ivc->vc", a, basis), identity_basis=None
-        )
-        one = State(rotation[None], translation[None], jaw[None], weights[None])
-        world = person.landmarks(person.vertices(one))[0]
-        off = torch.stack([camera.project(world) for camera in cameras]) - aim
-        return (off * (w * unit[:, None])[..., None]).flatten()
+    energy: LandmarkEnergy, state: State, basis: Float[Tensor, "i v 3"], coefficients: Float[Tensor, " i"]
+) -> Float[Tensor, " i"]:
+    """A Gauss-Newton step of the identity coefficients, the states held.
 
-    frames = (state.rotation, state.translation, state.jaw, state.weights, targets, trust, scale)
-    dims = (None, 0, 0, 0, 0, 0, 0, 0)
-    r = vmap(residual, in_dims=dims)(coefficients, *frames).flatten()
-    j = vmap(jacfwd(residual), in_dims=dims)(coefficients, *frames).flatten(0, 1)
+    Args:
+        energy: the landmark term of F frames.
+        state: F states.
+        basis: displacements of the landmarks' rig.
+        coefficients: where the step starts.
+    """
+    small = energy.rig
+    neutral = small.neutral.double() - torch.einsum("i,ivc->vc", coefficients, basis)
+    rows, slopes = [], []
+    for f in range(len(state)):
+        one = energy.take(torch.tensor([f]))
+
+        def residual(a: Tensor, f: int = f, one: LandmarkEnergy = one) -> Tensor:
+            person = replace(small, neutral=neutral + torch.einsum("i,ivc->vc", a, basis))
+            world = person.landmarks(person.vertices(state[[f]]))
+            off = torch.stack([camera.project(world) for camera in one.cameras], 1) - one.targets
+            return (off * (one.weights * one.pixel_scale[..., None])[..., None]).flatten()
+
+        rows.append(residual(coefficients))
+        slopes.append(jacfwd(residual)(coefficients))
+    r, j = torch.cat(rows), torch.cat(slopes)
     # Landmark errors of one face are alike in every frame, so that frames do not count as independent.
-    noise = _NOISE * len(targets) ** 0.5
+    noise = _NOISE * len(state) ** 0.5
     normal = j.T @ j / noise**2 + torch.eye(len(basis), dtype=torch.float64)
     gradient = j.T @ r / noise**2 + coefficients
     return (coefficients - torch.linalg.solve(normal, gradient)).clamp(-3, 3)

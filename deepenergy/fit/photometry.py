@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deepenergy.energy.photometric import PhotometricEnergy, look_up, luminance_features
 from deepenergy.energy.surface import SurfacePoints, face_points
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.render import Render, Renderer
 from deepenergy.runtime.threads import map_in_threads
 from deepenergy.scene.camera import Camera
@@ -23,10 +24,7 @@ _HIDDEN_BY = 0.003
 _AT_ONCE = 4
 # Correlation of a view's features below which its pixels are not used, and the shot's typical one.
 LEAST_CORRELATION = 0.4
-_TYPICAL_LIKENESS = 0.7
-
-# (frame, camera, window, size) -> [3, size, size], or None where the plate cannot be read.
-PlateCrop = Callable[[int, int, Tensor, int], "Tensor | None"]
+_TYPICAL_CORRELATION = 0.7
 
 
 @dataclass(frozen=True)
@@ -46,16 +44,15 @@ class Photometry:
     images: Tensor
 
     @staticmethod
-    def read(
-        renderer: Renderer, cameras: tuple[Camera, ...], windows: Float[Tensor, "b c 4"], plate_crop: PlateCrop
-    ) -> Photometry:
-        """Read the windows of the plates."""
+    def read(context: FitContext, frames: Sequence[int], windows: Float[Tensor, "b c 4"]) -> Photometry:
+        """Read the windows of the plates of B frames."""
         images = torch.full((*windows.shape[:2], 3, WINDOW, WINDOW), torch.nan)
         for b, c in torch.isfinite(windows).all(-1).nonzero().tolist():
-            image = plate_crop(b, c, windows[b, c], WINDOW)
+            image = context.views.window(c, int(frames[b]), windows[b, c], WINDOW)
             if image is not None:
                 images[b, c] = image.to(images)
-        return Photometry(face_points(renderer.rig, POINTS), cameras, windows, images)
+        points = face_points(context.render.rig, POINTS)
+        return Photometry(points, context.views.cameras_at(frames), windows, images)
 
     @torch.no_grad()
     def energy(
@@ -64,13 +61,14 @@ class Photometry:
         renderer: Renderer,
         blur: float,
         share: Float[Tensor, "b c"],
-        tell: Callable[[int], None] = lambda count: None,
+        report: Callable[[int], None] = lambda count: None,
     ) -> PhotometricEnergy:
         """The energy about `state`, in standard deviations of what plates and renders differ by there.
 
         Args:
             blur: smoothing of both, window pixels.
             share: factor on each view.
+            report: told how many views were rendered.
         """
         shape = (*self.windows.shape[:2], len(self.points))
         plates = torch.zeros(*shape[:2], WINDOW, WINDOW)
@@ -79,21 +77,21 @@ class Photometry:
         for c, camera in enumerate(self.cameras):
             rows = (torch.isfinite(self.images[:, c, 0, 0, 0]) & (share[:, c] > 0)).nonzero()[:, 0]
 
-            def look(part: Tensor, c: int = c, camera: Camera = camera) -> int:
-                through = camera.crop(self.windows[part, c], WINDOW)
-                render = renderer(renderer.rig.vertices(_single(state[part], renderer)), through)
-                image = self.images[part, c].to(render.image)
+            def render(part: Tensor, c: int = c, camera: Camera = camera) -> int:
+                through = camera[part].crop(self.windows[part, c], WINDOW)
+                drawn = renderer(renderer.rig.vertices(state[part].to(renderer.rig.neutral)), through)
+                image = self.images[part, c].to(drawn.image)
                 plates[part, c] = luminance_features(image, blur).cpu()
                 # The plate behind the render, so that both are alike beyond the head's outline.
-                features = luminance_features(render.image * render.mask + image * (1 - render.mask), blur)
+                features = luminance_features(drawn.image * drawn.mask + image * (1 - drawn.mask), blur)
                 world = self.points.world(state[part])
-                reference[part, c], visible[part, c] = _seen(render, features.cpu(), through, world)
+                reference[part, c], visible[part, c] = _seen(drawn, features.cpu(), through, world)
                 return len(part)
 
-            for count in map_in_threads(look, rows.split(_AT_ONCE)):
-                tell(count)
+            for count in map_in_threads(render, rows.split(_AT_ONCE)):
+                report(count)
         energy = PhotometricEnergy(self.points, self.cameras, self.windows, plates, reference, visible, state)
-        residual = energy(torch.zeros(len(state), 12 + state.weights.shape[1], dtype=torch.float64))[0]
+        residual = energy(torch.zeros(len(state), state.size, dtype=torch.float64))[0]
         counted = residual.view(len(state), len(self.cameras), -1).abs()[visible > 0]
         noise = 1.4826 * float(counted.median()) if len(counted) else 1.0
         weights = visible * share[..., None] / max(noise, 1e-3)
@@ -116,12 +114,7 @@ def _seen(
     return look_up(features, pixels)[0], shown.double()
 
 
-def _single(state: State, renderer: Renderer) -> State:
-    parts: Sequence[Tensor] = (state.rotation, state.translation, state.jaw, state.weights)
-    return State(*(part.to(renderer.rig.neutral) for part in parts))
-
-
 def is_comparable(correlation: Float[Tensor, "b c"]) -> bool:
     """Whether the rig's appearance resembles the plates' at all, by the median of all views."""
     known = correlation[torch.isfinite(correlation)]
-    return bool(len(known)) and float(known.median()) >= _TYPICAL_LIKENESS
+    return bool(len(known)) and float(known.median()) >= _TYPICAL_CORRELATION

@@ -36,7 +36,7 @@ def rigid_start(
         points: object space, metres.
         pixels: plate pixels; anything where the weight is 0.
         weights: factors on the residuals, 0 for unseen; a frame wants four points or more.
-        cameras: C cameras.
+        cameras: C cameras, the same in every frame or with a row for each.
 
     Returns:
         rotation, translation (metres) and the root-mean-square reprojection error in pixels.
@@ -50,16 +50,17 @@ def rigid_start(
     translation = points.new_zeros(batch, count, 3)
     main = weights.sum(-1).argmax(1)
     for index, camera in enumerate(cameras):
-        world = camera.world_to_camera.to(points)
         depth_points = facing @ points.T
         mine = main == index
         if not bool(mine.any()):
             continue
-        offset = _weak_perspective(depth_points, camera.undistort(pixels[mine, index]), weights[mine, index])
-        rotation[mine] = world[:3, :3].T @ facing
-        translation[mine] = (offset - world[:3, 3]) @ world[:3, :3]
+        own = camera[mine]
+        offset = _weak_perspective(depth_points, own.undistort(pixels[mine, index]), weights[mine, index])
+        rotation[mine] = own.unsqueeze().world_to_camera.to(points)[..., :3, :3].mT @ facing
+        world = own.world_to_camera.to(points)
+        translation[mine] = (offset - world[..., None, :3, 3]) @ world[..., :3, :3]
     moved = points @ rotation.transpose(-1, -2) + translation[:, :, None]
-    away = torch.stack([c.project(moved) for c in cameras], 2) - pixels[:, None]
+    away = torch.stack([c.unsqueeze().project(moved) for c in cameras], 2) - pixels[:, None]
     error = torch.where(weights[:, None] > 0, (away**2).sum(-1) * weights[:, None] ** 2, torch.zeros_like(away[..., 0]))
     chosen = error.sum((2, 3)).topk(_REFINED, largest=False).indices
     count = _REFINED
@@ -67,6 +68,7 @@ def rigid_start(
     flat = [rotation[rows, chosen].flatten(0, 1), translation[rows, chosen].flatten(0, 1)]
     target = pixels.repeat_interleave(count, 0)
     factor = weights.repeat_interleave(count, 0)
+    repeated = [camera[torch.arange(batch).repeat_interleave(count)] for camera in cameras]
     # Softening at a few per cent of the face's size in the image.
     size = _extent(target, factor)
 
@@ -95,7 +97,7 @@ def rigid_start(
     found = so3_exp(solution.x[:, :3]) @ flat[0], flat[1] + solution.x[:, 3:]
     cost = solution.cost.view(batch, count)
     # A mirror solution behind the camera fits as well: refuse it.
-    depth = torch.stack([c.camera_points(found[1][:, None])[:, 0, 2] for c in cameras]).amin(0).view(batch, count)
+    depth = torch.stack([c.camera_points(found[1][:, None])[:, 0, 2] for c in repeated]).amin(0).view(batch, count)
     best = torch.where(depth > 0, cost, torch.full_like(cost, torch.inf)).argmin(1)
     pick = torch.arange(batch) * count + best
     rotation, translation = found[0][pick], found[1][pick]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -44,11 +44,6 @@ class StageResult:
 
 
 OnStage = Callable[[StageResult], None]
-
-
-def numbered(on_stage: OnStage, frames: Sequence[int]) -> OnStage:
-    """`on_stage` for some frames of a shot: it is told their numbers."""
-    return lambda result: on_stage(replace(result, frames=tuple(frames)))
 
 
 def stage_result(

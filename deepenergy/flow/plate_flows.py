@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.flow import FlowNetwork
-from deepenergy.scene.plates import PlateError, Plates
+from deepenergy.scene.views import Views
 from deepenergy.scene.window import crop_and_resize
 
 # The side of a face window that pixel tolerances are for, as the landmark network's.
@@ -87,14 +87,14 @@ class PlateFlows:
     """Flows between consecutive frames of a shot, computed when first asked for.
 
     Args:
-        plates: one for each of C cameras.
+        views: C cameras and their plates.
         frames: T frame numbers, ascending; pairs are of consecutive entries.
         network: the flow network; without one no pair has a flow.
         size: side of the square that the window is resized to, pixels.
         kept: how many pairs are remembered.
     """
 
-    plates: Sequence[Plates]
+    views: Views
     frames: Sequence[int]
     network: FlowNetwork | None
     size: int = 512
@@ -121,8 +121,8 @@ class PlateFlows:
         return found
 
     def _compute(self, row: int, camera: int, window: Tensor) -> PairFlow | None:
-        plates = self.plates[camera]
-        both = [self._read(plates, self.frames[r]) for r in (row, row + 1)]
+        plates = self.views.plates[camera]
+        both = [self.views.image(camera, int(self.frames[r])) for r in (row, row + 1)]
         if both[0] is None or both[1] is None or self.network is None:
             return None
         images = crop_and_resize(torch.stack([both[0], both[1]]), window.expand(2, 4), self.size)
@@ -137,12 +137,3 @@ class PlateFlows:
             fields = torch.nn.functional.avg_pool2d(fields, 2)
         # Half precision: a hundredth of a pixel for a motion of twenty.
         return PairFlow(window.double(), fields.half(), (plates.width, plates.height))
-
-    @staticmethod
-    def _read(plates: Plates, number: int) -> Tensor | None:
-        if number not in plates.frames:
-            return None
-        try:
-            return plates.read(plates.frames.index(number))
-        except PlateError:
-            return None

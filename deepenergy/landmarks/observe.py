@@ -12,14 +12,15 @@ from torch import Tensor
 
 from deepenergy.landmarks.boxes import fill_gaps, smooth_boxes
 from deepenergy.landmarks.detector import Candidates, Detector, track_faces
-from deepenergy.landmarks.network import HeatmapNetwork, LandmarkSet, landmark_box
+from deepenergy.landmarks.network import LANDMARKS, HeatmapNetwork, LandmarkSet, landmark_box
 from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.landmarks.search import LEAST_CONFIDENCE, FoundFace, search_face
+from deepenergy.runtime.progress import Progress, silent
 from deepenergy.runtime.threads import map_in_threads
-from deepenergy.scene.plates import PlateError, Plates
+from deepenergy.scene.plates import PlateError
+from deepenergy.scene.views import Views
 
-Progress = Callable[[str, int, int], None]
 # Share of the usual confidence on detected faces; beside a face it is 0.6 of that at most (compact).
 _SURE = 0.75
 # Frames that are searched without a detector.
@@ -51,18 +52,34 @@ class Observations:
         return Observations(self.points[rows], self.confidence[rows], self.windows[rows], self.covariance[rows])
 
 
+@dataclass(frozen=True)
+class ObserveSettings:
+    """How plates are observed.
+
+    Attributes:
+        box_window: frames of smoothing of the face boxes, odd.
+        max_gap: frames in a row without a face that are searched near their neighbours'.
+        device: where the network runs.
+        batch: images in memory at once.
+        readings: how often the network reads each face in the second pass (`read_landmarks`).
+        frame_rate: frames a second for a one-euro filter on boxes and landmarks; None for no filter.
+    """
+
+    box_window: int = 5
+    max_gap: int = 12
+    device: str = "cpu"
+    batch: int = 8
+    readings: int = 1
+    frame_rate: float | None = None
+
+
 def observe(
-    plates: Sequence[Plates],
+    views: Views,
     frames: Sequence[int],
     detector: Detector,
     network: HeatmapNetwork,
-    progress: Progress,
-    box_window: int = 5,
-    max_gap: int = 12,
-    device: str = "cpu",
-    batch: int = 8,
-    readings: int = 1,
-    frame_rate: float | None = None,
+    settings: ObserveSettings | None = None,
+    progress: Progress = silent,
 ) -> Observations:
     """Find the actor's face and landmarks in every frame.
 
@@ -71,124 +88,151 @@ def observe(
     face to the network, the face is searched where the neighbours have it (`_follow`).
 
     Args:
-        plates: C plates.
-        frames: frame numbers to solve; one that a camera lacks is a problem of that frame.
-        box_window: frames of smoothing, odd.
-        max_gap: frames in a row without a face that are searched near their neighbours'.
-        batch: images in memory at once.
-        readings: how often the network reads each face in the second pass (`read_landmarks`).
-        frame_rate: frames a second for a one-euro filter on boxes and landmarks; None for no filter.
+        views: C cameras and their plates.
+        frames: T frame numbers; one that a camera lacks is a problem of that frame.
+        detector: finds faces.
+        network: finds landmarks.
+        settings: how; the defaults when None.
+        progress: told how far the search is.
     """
-    shape = (len(frames), len(plates))
-    points = torch.full((*shape, 68, 2), torch.nan, dtype=torch.float64)
-    confidence = torch.zeros(*shape, 68, dtype=torch.float64)
-    windows = torch.full((*shape, 4), torch.nan, dtype=torch.float64)
-    covariance = torch.full((*shape, 68, 2, 2), torch.nan, dtype=torch.float64)
-    problems: dict[tuple[int, int], str] = {}
-    for c, plate in enumerate(plates):
-        numbers = {number: i for i, number in enumerate(plate.frames)}
-        candidates: list[Candidates] = []
+    settings = settings or ObserveSettings()
+    each = [_Observer(views, c, tuple(frames), detector, network, settings, progress).run() for c in range(len(views))]
+    names = ("points", "confidence", "windows", "covariance")
+    parts = (torch.stack([getattr(one, name) for one in each], 1) for name in names)
+    problems = {(t, c): text for c, one in enumerate(each) for t, text in one.problems.items()}
+    return Observations(*parts, problems=problems)
+
+
+class _Observer:
+    """The face of one camera.
+
+    Attributes:
+        points, confidence, windows, covariance: as those of `Observations`, for one camera.
+        problems: place among the frames -> why there is nothing.
+    """
+
+    def __init__(  # more than six: what `observe` was given, and which camera
+        self,
+        views: Views,
+        camera: int,
+        frames: tuple[int, ...],
+        detector: Detector,
+        network: HeatmapNetwork,
+        settings: ObserveSettings,
+        progress: Progress,
+    ) -> None:
+        self.views, self.camera, self.frames = views, camera, frames
+        self.detector, self.network, self.settings, self.progress = detector, network, settings, progress
+        self.name, count = views.names[camera], len(frames)
+        self.points = torch.full((count, LANDMARKS, 2), torch.nan, dtype=torch.float64)
+        self.confidence = torch.zeros(count, LANDMARKS, dtype=torch.float64)
+        self.windows = torch.full((count, 4), torch.nan, dtype=torch.float64)
+        self.covariance = torch.full((count, LANDMARKS, 2, 2), torch.nan, dtype=torch.float64)
+        self.problems: dict[int, str] = {}
+
+    def run(self) -> _Observer:
+        settings = self.settings
+        detected = track_faces(self.candidates()).boxes
+        self.read_boxes(fill_gaps(detected, settings.max_gap), 1, 0)
+        boxes = smooth_boxes(self.boxes_of_landmarks(detected), settings.box_window)
+        if settings.frame_rate is not None:
+            boxes = one_euro(boxes, settings.frame_rate)
+        self.read_boxes(boxes, settings.readings, 1)
+        if settings.frame_rate is not None:
+            self.points = one_euro(self.points, settings.frame_rate)
+        for t in range(len(self.frames)):
+            if t not in self.problems and not bool(torch.isfinite(self.points[t]).all()):
+                self.problems[t] = f"no face found by '{self.detector.name}' in camera '{self.name}'"
+        return self
+
+    def candidates(self) -> list[Candidates]:
+        """What the detector finds in every frame."""
+        found: list[Candidates] = []
         nothing = Candidates(torch.zeros(0, 4, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
-        for start in range(0, len(frames), batch):
-            images = [_read(plate, numbers.get(number), number) for number in frames[start : start + batch]]
-            problems |= {(start + i, c): image for i, image in enumerate(images) if isinstance(image, str)}
-            good = [image for image in images if not isinstance(image, str)]
-            faces = iter(detector.candidates(torch.stack(good)) if good else ())
-            candidates += [nothing if isinstance(image, str) else next(faces) for image in images]
-            progress(f"faces ({plate.name})", len(candidates), len(frames))
-        found = track_faces(candidates).boxes
-        boxes = fill_gaps(found, max_gap)
-        for number_of_pass in range(2):
-            repeat = readings if number_of_pass == 1 else 1
-            if number_of_pass == 1:
-                boxes = smooth_boxes(boxes, box_window)
-                if frame_rate is not None:
-                    boxes = one_euro(boxes, frame_rate)
-            for start in range(0, len(frames), batch):
-                rows = [
-                    t
-                    for t in range(start, min(start + batch, len(frames)))
-                    if (t, c) not in problems and bool(torch.isfinite(boxes[t]).all())
-                ]
-                images = [_read(plate, numbers.get(frames[t]), frames[t]) for t in rows]
-                good = [(t, i) for t, i in zip(rows, images, strict=True) if not isinstance(i, str)]
-                if good:
-                    at = torch.tensor([t for t, _ in good])
-                    stack = torch.stack([i for _, i in good])
+        for start in range(0, len(self.frames), self.settings.batch):
+            rows = range(start, min(start + self.settings.batch, len(self.frames)))
+            images = [self.image(t) for t in rows]
+            good = [image for image in images if image is not None]
+            faces = iter(self.detector.candidates(torch.stack(good)) if good else ())
+            found += [nothing if image is None else next(faces) for image in images]
+            self.progress(f"faces ({self.name})", len(found), len(self.frames))
+        return found
 
-                    def landmarks(
-                        part: Tensor, images: Tensor = stack, here: Tensor = boxes[at], repeat: int = repeat
-                    ) -> LandmarkSet:
-                        return find_landmarks(network, images[part].to(device), here[part], repeat)
+    def image(self, t: int) -> Tensor | None:
+        """The plate; None where it cannot be read, and then the reason is among the problems."""
+        try:
+            return self.views.read(self.camera, self.frames[t])
+        except PlateError as error:
+            self.problems[t] = str(error)
+            return None
 
-                    parts = torch.arange(len(at)).split(_READ_AT_ONCE)
-                    for part, marks in zip(parts, map_in_threads(landmarks, parts), strict=True):
-                        to = at[part]
-                        points[to, c], confidence[to, c] = marks.points.cpu(), marks.confidence.cpu()
-                        windows[to, c], covariance[to, c] = marks.windows.cpu(), marks.covariance.cpu()
-                progress(f"landmarks ({plate.name})", min(start + batch, len(frames)) + number_of_pass, len(frames) + 1)
-            if number_of_pass == 0:
+    def read_boxes(self, boxes: Float[Tensor, "t 4"], readings: int, passed: int) -> None:
+        """Landmarks of the faces in the boxes."""
+        count, batch = len(self.frames), self.settings.batch
+        for start in range(0, count, batch):
+            rows = range(start, min(start + batch, count))
+            wanted = [t for t in rows if t not in self.problems and bool(torch.isfinite(boxes[t]).all())]
+            good = [(t, image) for t in wanted if (image := self.image(t)) is not None]
+            if good:
+                at = torch.tensor([t for t, _ in good])
+                stack = torch.stack([image for _, image in good])
 
-                def read_at(
-                    t: int, box: Tensor, plate: Plates = plate, numbers: dict[int, int] = numbers
-                ) -> LandmarkSet | None:
-                    image = _read(plate, numbers.get(frames[t]), frames[t])
-                    if isinstance(image, str):
-                        return None
-                    return find_landmarks(network, image[None].to(device), box[None])
+                def landmarks(part: Tensor, images: Tensor = stack, here: Tensor = boxes[at]) -> LandmarkSet:
+                    return find_landmarks(self.network, images[part].to(self.settings.device), here[part], readings)
 
-                detected = torch.isfinite(found).all(1)
-                usual = _usual_confidence(confidence[:, c], detected)
-                if max_gap > 0 and not usual >= LEAST_CONFIDENCE:
-                    # The detector found nothing, or what it found is no face to the network.
-                    at, face = _searched(network, plate, numbers, frames, device)
-                    if at is not None and face is not None:
-                        marks = read_at(at, face.box)
-                        assert marks is not None
-                        points[at, c], confidence[at, c] = marks.points[0].cpu(), marks.confidence[0].cpu()
-                        usual = float(confidence[at, c].mean())
-                sure = _follow(points[:, c], confidence[:, c], _SURE * usual, read_at, max_gap)
-                seen = torch.isfinite(points[:, c]).all((1, 2))
-                own = landmark_box(torch.nan_to_num(points[:, c]))
-                # Landmarks that are not sure would move the windows of their neighbours.
-                boxes = fill_gaps(torch.where(sure[:, None], own, torch.nan), max_gap)
-                boxes = torch.where((seen & torch.isnan(boxes).any(1))[:, None], own, boxes)
-        if frame_rate is not None:
-            points[:, c] = one_euro(points[:, c], frame_rate)
-        for t in range(len(frames)):
-            if (t, c) not in problems and not bool(torch.isfinite(points[t, c]).all()):
-                problems[t, c] = f"no face found by '{detector.name}' in camera '{plate.name}'"
-    return Observations(points, confidence, windows, covariance, problems)
+                parts = torch.arange(len(at)).split(_READ_AT_ONCE)
+                for part, marks in zip(parts, map_in_threads(landmarks, parts), strict=True):
+                    self.put(at[part], marks)
+            self.progress(f"landmarks ({self.name})", min(start + batch, count) + passed, count + 1)
 
+    def put(self, rows: Tensor, marks: LandmarkSet) -> None:
+        for name in ("points", "confidence", "windows", "covariance"):
+            getattr(self, name)[rows] = getattr(marks, name).cpu()
 
-def _read(plate: Plates, index: int | None, number: int) -> Tensor | str:
-    if index is None:
-        return f"plates '{plate.name}' have no frame {number}"
-    try:
-        return plate.read(index)
-    except PlateError as error:
-        return str(error)
+    def read_at(self, t: int, box: Tensor) -> LandmarkSet | None:
+        """Landmarks of a frame near a box."""
+        image = self.image(t)
+        if image is None:
+            return None
+        return find_landmarks(self.network, image[None].to(self.settings.device), box[None])
+
+    def boxes_of_landmarks(self, detected: Float[Tensor, "t 4"]) -> Float[Tensor, "t 4"]:
+        """Boxes by the landmarks of the first pass, carried into frames whose own are not sure."""
+        max_gap = self.settings.max_gap
+        usual = _usual_confidence(self.confidence, torch.isfinite(detected).all(1))
+        if max_gap > 0 and not usual >= LEAST_CONFIDENCE:
+            # The detector found nothing, or what it found is no face to the network.
+            at, face = self.search()
+            if at is not None and face is not None:
+                marks = self.read_at(at, face.box)
+                assert marks is not None
+                self.points[at], self.confidence[at] = marks.points[0].cpu(), marks.confidence[0].cpu()
+                usual = float(self.confidence[at].mean())
+        sure = _follow(self.points, self.confidence, _SURE * usual, self.read_at, max_gap)
+        seen = torch.isfinite(self.points).all((1, 2))
+        own = landmark_box(torch.nan_to_num(self.points))
+        # Landmarks that are not sure would move the windows of their neighbours.
+        boxes = fill_gaps(torch.where(sure[:, None], own, torch.nan), max_gap)
+        return torch.where((seen & torch.isnan(boxes).any(1))[:, None], own, boxes)
+
+    def search(self) -> tuple[int | None, FoundFace | None]:
+        """The first of a few frames, spread over the shot, in which the landmark network finds a face by itself."""
+        count = len(self.frames)
+        tried = torch.linspace(0, count - 1, min(_SEARCHED, count)).round().long().tolist()
+        # From the middle outwards: actors come and go at the ends.
+        for t in sorted(tried, key=lambda t: abs(t - (count - 1) / 2)):
+            image = self.image(t)
+            if image is not None:
+                face = search_face(self.network, image.to(self.settings.device))
+                if face is not None:
+                    return t, face
+        return None, None
 
 
 def _usual_confidence(confidence: Float[Tensor, "t 68"], detected: Bool[Tensor, " t"]) -> float:
     """Median over the frames in which the detector found a face; NaN where there is none."""
     mean = confidence.mean(1)
     return float(mean[detected & (mean > 0)].quantile(0.5)) if bool((detected & (mean > 0)).any()) else math.nan
-
-
-def _searched(
-    network: HeatmapNetwork, plate: Plates, numbers: dict[int, int], frames: Sequence[int], device: str
-) -> tuple[int | None, FoundFace | None]:
-    """The first of a few frames, spread over the shot, in which the landmark network finds a face by itself."""
-    tried = torch.linspace(0, len(frames) - 1, min(_SEARCHED, len(frames))).round().long().tolist()
-    # From the middle outwards: actors come and go at the ends.
-    for t in sorted(tried, key=lambda t: abs(t - (len(frames) - 1) / 2)):
-        image = _read(plate, numbers.get(frames[t]), frames[t])
-        if not isinstance(image, str):
-            face = search_face(network, image.to(device))
-            if face is not None:
-                return t, face
-    return None, None
 
 
 def _follow(

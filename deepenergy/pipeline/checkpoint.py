@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.runtime.atomic import atomic_path
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.plates import PlateError, Plates
-from deepenergy.scene.rig import Rig
+from deepenergy.scene.plates import PlateError
 
 _LOOKED_AT = 8
 
@@ -66,9 +65,13 @@ class Checkpoint:
             self.folder.rmdir()
 
 
-def key_of(plates: Sequence[Plates], rig: Rig, cameras: Sequence[Camera], settings: object) -> str:
-    """What a part was made from, as a hash. Settings are told apart by their `repr`."""
-    digest = hashlib.sha256(repr(settings).encode())
+def key_of(context: FitContext) -> str:
+    """What a part is made from, as a hash: settings, detector and network by name, plates, rig and cameras.
+
+    Settings are told apart by their `repr`.
+    """
+    names = (context.face_detector.name, context.landmark_network.name)
+    digest = hashlib.sha256(repr((context.config, *names)).encode())
 
     def add(values: Mapping[str, object]) -> None:
         for name, value in sorted(values.items()):
@@ -80,14 +83,14 @@ def key_of(plates: Sequence[Plates], rig: Rig, cameras: Sequence[Camera], settin
             else:
                 digest.update(repr(value).encode())
 
-    for plate in plates:
+    for plate in context.views.plates:
         add({"name": plate.name, "frames": plate.frames, "size": (plate.width, plate.height)})
         for index in sorted({round(i * (len(plate) - 1) / (_LOOKED_AT - 1)) for i in range(_LOOKED_AT)}):
             try:
                 digest.update(plate.read(index).numpy().tobytes())
             except PlateError as error:
                 digest.update(str(error).encode())
-    add(vars(rig))
-    for camera in cameras:
+    add(vars(context.rig))
+    for camera in context.views.cameras:
         add(vars(camera))
     return digest.hexdigest()

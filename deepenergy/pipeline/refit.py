@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
 import numpy as np
 
-from deepenergy.flow import FlowNetwork
-from deepenergy.pipeline.shot import Progress, complete
+from deepenergy.fit.fit_context import FitContext
+from deepenergy.pipeline.shot import complete
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.plates import Plates
-from deepenergy.scene.rig import Rig
 from deepenergy.scene.track import REFINED, Track
-from deepenergy.settings.config import SolverConfig
 
 
-def refit(
-    track: Track,
-    again: Track,
-    plates: Sequence[Plates],
-    rig: Rig,
-    cameras: Sequence[Camera],
-    config: SolverConfig,
-    flow: FlowNetwork | None,
-    progress: Progress,
-) -> Track:
+def refit(track: Track, again: Track, context: FitContext) -> Track:
     """The track with the frames of `again` in it, infilled and refined with their neighbours; all others as they were.
 
     Args:
         track: the solved shot.
         again: some of its frames, solved by themselves.
-        plates, cameras: of the whole shot.
+        context: of the whole shot.
 
     Raises:
         InputError: frames that the track does not have, or another rig's track.
     """
-    track.check_rig(rig)
+    track.check_rig(context.rig)
     absent = sorted(set(again.frames.tolist()) - set(track.frames.tolist()))
     if absent:
         span = f"{track.frames[0]}-{track.frames[-1]}"
@@ -45,8 +31,7 @@ def refit(
     rows = np.isin(track.frames, again.frames)
     # Before refinement on both sides, or the old frames would be smoothed twice.
     whole = _with_rows(_as_solved(track), again, rows)
-    done = complete(whole, plates, rig, cameras, config, flow, progress)
-    return _with_rows(track, done, rows)
+    return _with_rows(track, complete(whole, context), rows)
 
 
 def _as_solved(track: Track) -> Track:
@@ -78,7 +63,3 @@ def _with_rows(track: Track, other: Track, rows: np.ndarray) -> Track:
                 for name, values in mine.items()
             }
     return replace(track, **changes)  # pyright: ignore[reportArgumentType]
-
-
-def _of(theirs: Mapping[str, np.ndarray], name: str, like: np.ndarray, count: int) -> np.ndarray:
-    return theirs[name] if name in theirs else np.full((count, *like.shape[1:]), np.nan)

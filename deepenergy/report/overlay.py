@@ -78,18 +78,19 @@ class Overlay:
         if not self.track.usable[row]:
             return None
         mesh = self.rig.vertices(self._states[[row]])
-        points = self.camera.camera_points(mesh)
+        camera = self.camera.at([int(self.track.frames[row])])
+        points = camera.camera_points(mesh)
         depth = points[0, :, 2]
         if float(depth.min()) <= 0:
             return None
-        pixels = self.camera.pixels(points)[0].cpu().numpy()
+        pixels = camera.pixels(points)[0].cpu().numpy()
         if self._lines is None:
-            metres_per_pixel = float(depth.median() / self.camera.intrinsics[1])
+            metres_per_pixel = float(depth.median() / camera.intrinsics[..., 1].reshape(()))
             self._lines = surface_lines(self.rig, _LATTICE_PX * _unit(self.camera.height) * metres_per_pixel)
         seen = visible_lines(self._lines, points[0].cpu().numpy(), pixels, self._faces, self.camera)
         landmarks = None
         if self.rig.landmark_faces is not None:
-            landmarks = self.camera.project(self.rig.landmarks(mesh))[0].cpu().numpy()
+            landmarks = camera.project(self.rig.landmarks(mesh))[0].cpu().numpy()
         return FrameGeometry(self._lines.points(pixels)[seen], landmarks)
 
     def draw(

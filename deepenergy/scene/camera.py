@@ -7,6 +7,7 @@ OpenCV's distortion [k1, k2, p1, p2, k3]. (0, 0) is the image's top-left corner,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,12 +23,17 @@ from deepenergy.runtime.errors import InputError
 class Camera:
     """A calibrated pinhole camera, or a batch of them of one image size.
 
+    A camera that moves, zooms or changes its lens has a row for each of its `frames`; `at` gives those of some frames.
+    A camera without a batch is the same in every frame, and goes with a batch of any length.
+
     Attributes:
         width, height: image size in pixels.
         intrinsics: `[*b, 4]` float64, (fx, fy, cx, cy) in pixels.
         world_to_camera: `[*b, 4, 4]` float64, rigid.
         distortion: `[*b, 5]` float64, OpenCV's k1 k2 p1 p2 k3.
         name: how the shot names it.
+        frames: numbers of the frames that the rows of the batch belong to, ascending; None for a camera that is the
+            same in every frame, and for batches of another kind.
 
     Raises:
         InputError: a non-finite value, a focal length or size that is not positive, a matrix that is not rigid
@@ -40,6 +46,7 @@ class Camera:
     world_to_camera: Tensor
     distortion: Tensor
     name: str = "camera"
+    frames: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         field = f"camera '{self.name}'"
@@ -65,6 +72,80 @@ class Camera:
                 "flip the camera axes in world_to_camera instead (OpenCV: +X right, +Y down, +Z forward)",
             )
         self._check_rigid(field)
+        if self.frames is not None:
+            self._check_frames(field)
+
+    def _check_frames(self, field: str) -> None:
+        assert self.frames is not None
+        if list(self.frames) != sorted(set(self.frames)) or not self.frames:
+            found = f"{list(self.frames)[:6]}"
+            raise InputError(f"{field} frames", found, "frame numbers in ascending order, each once", "sort the frames")
+        for attribute, ndim in (("intrinsics", 2), ("world_to_camera", 3), ("distortion", 2)):
+            shape = tuple(getattr(self, attribute).shape)
+            if len(shape) != ndim or shape[0] != len(self.frames):
+                expected = f"a row for each of {len(self.frames)} frames"
+                raise InputError(f"{field} {attribute}", f"shape {shape}", expected, "give every frame its own values")
+
+    def at(self, frames: Sequence[int]) -> Camera:
+        """The camera in some frames: a batch with a row for each, or this camera itself where it does not change.
+
+        Args:
+            frames: B frame numbers, in any order.
+
+        Raises:
+            InputError: a frame that the camera has no values for.
+        """
+        if self.frames is None:
+            return self
+        place = {number: row for row, number in enumerate(self.frames)}
+        absent = sorted({int(number) for number in frames} - place.keys())
+        if absent:
+            raise InputError(
+                f"camera '{self.name}' frames",
+                f"no values for frame {absent[0]}" + (f" and {len(absent) - 1} more" if len(absent) > 1 else ""),
+                f"every frame that is solved; there are {self.frames[0]}-{self.frames[-1]}",
+                "export the camera for the whole range, or solve the frames that it has",
+            )
+        rows = torch.tensor([place[int(number)] for number in frames], dtype=torch.long)
+        return self[rows]
+
+    def __getitem__(self, rows: Tensor | slice | list[int]) -> Camera:
+        """Some rows of a batch; a camera without a batch is the same in every row."""
+        return self._each_row(lambda part: part[rows])
+
+    def unsqueeze(self) -> Camera:
+        """A batch `[B]` as `[B, 1]`, for points that have another axis between frames and points."""
+        return self._each_row(lambda part: part[:, None])
+
+    def _each_row(self, change: Callable[[Tensor], Tensor]) -> Camera:
+        """The camera with what has a row for each of the batch changed; itself where nothing has."""
+        axes = {"intrinsics": 1, "world_to_camera": 2, "distortion": 1}
+        batched = {name: getattr(self, name) for name, own in axes.items() if getattr(self, name).ndim > own}
+        if not batched:
+            return self
+        return replace(self, **{name: change(part) for name, part in batched.items()}, frames=None)
+
+    def moved(self, transform: Float[Tensor, "b 4 4"]) -> Camera:
+        """The same camera in another world, where points are at `transform @ [x, 1]`; a batch with a row for each."""
+        turn, shift = transform[:, :3, :3], transform[:, :3, 3]
+        back = torch.eye(4, dtype=torch.float64).repeat(len(transform), 1, 1)
+        back[:, :3, :3] = turn.mT
+        back[:, :3, 3] = -(turn.mT @ shift[..., None])[..., 0]
+        count = len(transform)
+        return replace(
+            self,
+            intrinsics=self.intrinsics.expand(count, 4),
+            world_to_camera=self.world_to_camera @ back,
+            distortion=self.distortion.expand(count, 5),
+        )
+
+    @property
+    def centre(self) -> Float[Tensor, "*b 3"]:
+        """Where the camera is, metres, world."""
+        matrix = self.world_to_camera
+        if matrix.ndim == 2:
+            return -(matrix[:3, :3].mT @ matrix[:3, 3])
+        return -(matrix[..., :3, :3].mT @ matrix[..., :3, 3:])[..., 0]
 
     def _check_rigid(self, field: str) -> None:
         rotation = self.world_to_camera.detach()[..., :3, :3]
@@ -251,14 +332,17 @@ class Camera:
             )
 
     def check_in_front(self, world: Float[Tensor, "n 3"], what: str) -> None:
-        """Refuse a camera that has `world` (metres) behind it.
+        """Refuse a camera that has `world` (metres) behind it; a batch of cameras has a point each.
 
         Raises:
             InputError: a point at or behind the camera plane.
         """
         if len(world) == 0:
             return
-        nearest = float(self.camera_points(world.to(torch.float64))[..., 2].min())
+        points = world.to(torch.float64)
+        if self.world_to_camera.ndim > 2:
+            points = points[:, None]
+        nearest = float(self.camera_points(points)[..., 2].min())
         if nearest <= 0:
             raise InputError(
                 f"camera '{self.name}' world_to_camera",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -168,26 +169,22 @@ class Plates:
             )
         return image
 
-    def batches(self, size: int) -> Iterator[tuple[tuple[int, ...], list[Tensor | PlateError]]]:
-        """All frames in order, `size` at a time: (indices, frames); a frame that cannot be used is its error.
+    def read_frame(self, frame: int) -> Float[Tensor, "3 height width"]:
+        """The frame of a number, as `read` gives it.
 
         Raises:
-            InputError: `size` is below 1.
+            PlateError: as `read`, and for a number that the plates do not have.
         """
-        if size < 1:
-            raise InputError("batch size", str(size), "at least 1", "ask for one or more frames a batch")
-        return self._batches(size)
-
-    def _batches(self, size: int) -> Iterator[tuple[tuple[int, ...], list[Tensor | PlateError]]]:
-        for start in range(0, len(self), size):
-            indices = tuple(range(start, min(start + size, len(self))))
-            images: list[Tensor | PlateError] = []
-            for index in indices:
-                try:
-                    images.append(self.read(index))
-                except PlateError as error:
-                    images.append(error)
-            yield indices, images
+        index = bisect_left(self.frames, frame)
+        if index == len(self.frames) or self.frames[index] != frame:
+            raise PlateError(
+                frame,
+                f"plates '{self.name}' frame {frame}",
+                "no such frame",
+                f"a frame within {self.frames[0]}-{self.frames[-1]}",
+                "correct the frame range",
+            )
+        return self.read(index)
 
     def problems(self) -> dict[int, str]:
         """Frame number -> what is wrong, for the frames known to be missing; decodes nothing, so it is fast.

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deepenergy.scene.rotation import so3_exp
 
+# Lowest and highest (jaw 6, weights K), float64.
+Limits = tuple[Float[Tensor, " q"], Float[Tensor, " q"]]
+PARTS = ("rotation", "translation", "jaw", "weights")
 JAW_NAMES = ("jaw.rx", "jaw.ry", "jaw.rz", "jaw.tx", "jaw.ty", "jaw.tz")
 
 
@@ -56,9 +59,48 @@ class State:
             torch.cat([p.weights for p in parts]),
         )
 
-    def with_weights(self, weights: Float[Tensor, "b k"]) -> State:
-        """The same states with other blendshape weights."""
-        return replace(self, weights=weights)
+    @property
+    def size(self) -> int:
+        """Numbers in a flat step: 12 for pose and jaw, and one for each weight."""
+        return 12 + self.weights.shape[1]
+
+    @property
+    def controls(self) -> Float[Tensor, "b q"]:
+        """Jaw and weights in one, as `Limits` has them."""
+        return torch.cat([self.jaw, self.weights], 1)
+
+    def to(self, like: Tensor) -> State:
+        """The states in another tensor's dtype, on its device."""
+        return State(*(part.to(like) for part in (self.rotation, self.translation, self.jaw, self.weights)))
+
+    def put(self, rows: Int[Tensor, " n"], part: State) -> State:
+        """The states with some of them replaced by `part`, in the order of `rows`."""
+        return State(*(getattr(self, n).index_copy(0, rows, getattr(part, n)) for n in PARTS))
+
+    def where(self, chosen: Bool[Tensor, " b"], other: State) -> State:
+        """These states where `chosen`, the other ones elsewhere; bit for bit."""
+        row, matrix = chosen[:, None], chosen[:, None, None]
+        return State(
+            torch.where(matrix, self.rotation, other.rotation),
+            *(torch.where(row, getattr(self, n), getattr(other, n)) for n in PARTS[1:]),
+        )
+
+    def clamped(self, limits: Limits) -> State:
+        """The states with jaw and weights put back into their limits."""
+        inside = self.controls.clamp(*limits)
+        return replace(self, jaw=inside[:, :6], weights=inside[:, 6:])
+
+    def step_bounds(self, limits: Limits) -> tuple[Float[Tensor, "b p"], Float[Tensor, "b p"]]:
+        """Lowest and highest flat steps that keep jaw and weights within their limits; the pose is free."""
+        own = self.controls
+        room = torch.full_like(own[:, :6], torch.inf)
+        return torch.cat([-room, limits[0] - own], 1), torch.cat([room, limits[1] - own], 1)
+
+    def moved(self, transform: Float[Tensor, "b 4 4"]) -> State:
+        """The same faces in another world: `x_new = transform @ [x, 1]`, rigid, one for each state."""
+        turn = transform[:, :3, :3].to(self.rotation)
+        shift = (turn @ self.translation[..., None])[..., 0] + transform[:, :3, 3].to(self.translation)
+        return replace(self, rotation=turn @ self.rotation, translation=shift)
 
     def retract(self, step: Float[Tensor, "b p"]) -> State:
         """Move by a flat step `[rotation 3 | translation 3 | jaw 6 | weights K]`.

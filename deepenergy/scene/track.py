@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,6 +218,44 @@ class Track:
         """The states of all frames, float64 on the CPU; NaN where failed."""
         arrays = (self.rotation, self.translation, self.jaw, self.weights)
         return State(*(torch.from_numpy(a.copy()) for a in arrays))
+
+    def states(self) -> State:
+        """All states, failed frames at the identity: finite, for batches that will not look at them."""
+        usable = self.usable
+        rotation = np.where(usable[:, None, None], self.rotation, np.eye(3))
+        rest = (np.where(usable[:, None], a, 0.0) for a in (self.translation, self.jaw, self.weights))
+        return State(torch.from_numpy(rotation), *(torch.from_numpy(a) for a in rest))
+
+    def with_states(self, state: State, status: np.ndarray) -> Track:
+        """The track with other states; NaN where the status is "failed"."""
+        failed = status == "failed"
+        rotation = np.where(failed[:, None, None], np.nan, state.rotation.numpy())
+        rest = (np.where(failed[:, None], np.nan, a.numpy()) for a in (state.translation, state.jaw, state.weights))
+        translation, jaw, weights = rest
+        return replace(self, rotation=rotation, translation=translation, jaw=jaw, weights=weights, status=status)
+
+    def moved(self, transform: Float[torch.Tensor, "t 4 4"]) -> Track:
+        """The same faces in another world: `x_new = transform @ [x, 1]`, rigid, one for each frame.
+
+        Standard deviations are turned as if those of the three axes were independent.
+        """
+        turn, shift = (part.numpy() for part in (transform[:, :3, :3], transform[:, :3, 3]))
+        before = dict(self.before)
+        if "rotation" in before:
+            before["rotation"] = turn @ before["rotation"]
+        if "translation" in before:
+            before["translation"] = (turn @ before["translation"][..., None])[..., 0] + shift
+        sigma = dict(self.sigma)
+        for name in ("rotation", "translation"):
+            if name in sigma:
+                sigma[name] = np.sqrt((turn**2 @ (sigma[name] ** 2)[..., None])[..., 0])
+        return replace(
+            self,
+            rotation=turn @ self.rotation,
+            translation=(turn @ self.translation[..., None])[..., 0] + shift,
+            before=before,
+            sigma=sigma,
+        )
 
     def check_rig(self, rig: Rig) -> None:
         """Refuse a rig that the weights do not belong to.

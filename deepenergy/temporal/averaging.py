@@ -84,13 +84,7 @@ def average_states(
             _calmed(state.jaw, mean(state.jaw), share[:, reach], span),
             _calmed(state.weights, mean(state.weights), share[:, reach], torch.full((1,), _CONTROL).to(state.weights)),
         )
-        row, matrix = good[:, None], good[:, None, None]
-        state = State(
-            torch.where(matrix, moved.rotation, state.rotation),
-            torch.where(row, moved.translation, state.translation),
-            torch.where(row, moved.jaw, state.jaw),
-            torch.where(row, moved.weights, state.weights),
-        )
+        state = moved.where(good, state)
     return state
 
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deepenergy.energy.surface import SurfacePoints, face_window, visible_points
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.flow.plate_flows import UNIT_PIXELS, PairFlow, PlateFlows
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig
@@ -34,7 +36,7 @@ class Chain:
     Args:
         rig: the whole rig, which decides what is visible.
         points: points whose motion is followed.
-        cameras: C cameras.
+        cameras: C cameras, the same in every frame or with a row for each of the T.
         flows: flows between the plates.
         start: states of all T frames, finite; windows and visibility are taken from them.
         appearance: tells where a plate shows something else; None trusts them all.
@@ -50,6 +52,30 @@ class Chain:
     _own: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     _windows: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
+    @staticmethod
+    def along(
+        context: FitContext,
+        frames: Sequence[int] | np.ndarray,
+        start: State,
+        known: Bool[Tensor, " t"],
+        points: SurfacePoints,
+        size: int = 512,
+    ) -> Chain:
+        """The chain of a stretch of frames.
+
+        Args:
+            context: whose views, rig and flow network.
+            frames: T frame numbers.
+            start: T states, finite.
+            known: frames that were solved, whose plates show the face for certain.
+            points: points whose motion is followed.
+            size: side of the square that the flow network sees, pixels.
+        """
+        numbers = [int(n) for n in frames]
+        flows = PlateFlows(context.views, numbers, context.flow, size)
+        appearance = Appearance(context.views, numbers, points, start, known)
+        return Chain(context.rig, points, context.views.cameras_at(numbers), flows, start, appearance)
+
     def __len__(self) -> int:
         return len(self.start)
 
@@ -57,7 +83,7 @@ class Chain:
         """Around the face in frames `row` and `row + 1`."""
         key = (row, camera)
         if key not in self._windows:
-            both = self.points.pixels(self.start[row : row + 2], self.cameras[camera])
+            both = self.points.pixels(self.start[row : row + 2], self.cameras[camera][row : row + 2])
             self._windows[key] = face_window(both)
         return self._windows[key]
 
@@ -69,7 +95,7 @@ class Chain:
     def _own_window(self, row: int, camera: int) -> Tensor:
         key = (row, camera)
         if key not in self._own:
-            self._own[key] = face_window(self.points.pixels(self.start[[row]], self.cameras[camera]))
+            self._own[key] = face_window(self.points.pixels(self.start[[row]], self.cameras[camera][[row]]))
         return self._own[key]
 
     def visible(self, row: int, camera: int) -> Bool[Tensor, " n"]:
@@ -77,8 +103,8 @@ class Chain:
         key = (row, camera)
         if key not in self._visible:
             state = self.start[[row]]
-            view = self.cameras[camera].crop(self._own_window(row, camera), _DEPTH_SIZE)
-            vertices = self.rig.vertices(_single(state))
+            view = self.cameras[camera][[row]].crop(self._own_window(row, camera), _DEPTH_SIZE)
+            vertices = self.rig.vertices(state.to(self.rig.neutral))
             self._visible[key] = visible_points(self.rig, vertices, view, self.points.indices)[0]
         return self._visible[key]
 
@@ -110,7 +136,3 @@ class Chain:
                 weight += trust
         mean = total / weight.clamp_min(1e-12)[:, None]
         return mean, weight / sum(p is not None for p in (first, second))
-
-
-def _single(state: State) -> State:
-    return State(state.rotation.float(), state.translation.float(), state.jaw.float(), state.weights.float())

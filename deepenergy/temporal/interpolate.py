@@ -50,10 +50,4 @@ def interpolate_states(
 
     filled = State(rotation, *(linear(part) for part in (anchors.translation, anchors.jaw, anchors.weights)))
     # Known states come out bit for bit.
-    row, matrix = known[:, None], known[:, None, None]
-    return State(
-        torch.where(matrix, state.rotation, filled.rotation),
-        torch.where(row, state.translation, filled.translation),
-        torch.where(row, state.jaw, filled.jaw),
-        torch.where(row, state.weights, filled.weights),
-    )
+    return state.where(known, filled)

@@ -16,10 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deepenergy.energy.surface import SurfacePoints, face_window
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.state import State
-from deepenergy.scene.window import crop_and_resize
+from deepenergy.scene.views import Views
 
 _SIZE = 48
 # Difference, in standard deviations of the face's own colours, at which a point counts a quarter.
@@ -39,15 +37,14 @@ class Appearance:
     """The face's colours in a stretch of frames.
 
     Args:
-        plates, cameras: of C cameras.
+        views: C cameras and their plates.
         frames: T frame numbers.
         points: the points that are followed.
         start: states of all T frames, finite.
         known: `[T]` frames that were solved: they are what the others are compared with, and always trusted.
     """
 
-    plates: Sequence[Plates]
-    cameras: Sequence[Camera]
+    views: Views
     frames: Sequence[int]
     points: SurfacePoints
     start: State
@@ -83,7 +80,8 @@ class Appearance:
 
     def _colours(self, row: int, camera: int, places: Tensor | None) -> Float[Tensor, "n 3"] | None:
         key = (row, camera)
-        own = self.points.pixels(self.start[[row]], self.cameras[camera])[0]
+        view = self.views.camera(camera, [int(self.frames[row])])
+        own = self.points.pixels(self.start[[row]], view)[0]
         if key not in self._pictures:
             self._pictures[key] = self._picture(row, camera, face_window(own[None]))
         held = self._pictures[key]
@@ -99,14 +97,8 @@ class Appearance:
         return (corner[0] * (1 - x) + corner[1] * x) * (1 - y) + (corner[2] * (1 - x) + corner[3] * x) * y
 
     def _picture(self, row: int, camera: int, window: Tensor) -> tuple[Tensor, Tensor] | None:
-        plates, number = self.plates[camera], self.frames[row]
-        if number not in plates.frames:
-            return None
-        try:
-            image = plates.read(plates.frames.index(number))
-        except PlateError:
-            return None
-        return crop_and_resize(image[None], window[None], _SIZE)[0], window
+        picture = self.views.window(camera, int(self.frames[row]), window, _SIZE)
+        return None if picture is None else (picture, window)
 
 
 def compare(

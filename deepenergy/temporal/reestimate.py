@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from deepenergy.energy.surface import SurfacePoints, face_points
-from deepenergy.fit.frames import PlateCrop, fit_frames
-from deepenergy.flow import FlowNetwork
-from deepenergy.landmarks.network import HeatmapNetwork
+from deepenergy.fit.fit_context import FitContext
+from deepenergy.fit.frames import fit_frames
 from deepenergy.landmarks.observe import Observations
-from deepenergy.render import Renderer
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.plates import PlateError, Plates
-from deepenergy.scene.rig import Rig
 from deepenergy.scene.track import Track
-from deepenergy.scene.window import crop_and_resize
-from deepenergy.settings.config import SolverConfig
 from deepenergy.settings.schedule import Stage
-from deepenergy.temporal.refine import RefineConfig, refine
-from deepenergy.temporal.states import states_of, with_states
-from deepenergy.temporal.sweeps import put
+from deepenergy.temporal.refine import refine
 
-Progress = Callable[[str, int, int], None]
 _AT_ONCE = 96
 _POINTS = 200
 
@@ -63,25 +52,13 @@ def expression_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     )
 
 
-def reestimate_expression(
-    track: Track,
-    observed: Observations,
-    rig: Rig,
-    cameras: Sequence[Camera],
-    renderer: Renderer,
-    network: HeatmapNetwork,
-    config: SolverConfig,
-    plates: Sequence[Plates] = (),
-    progress: Progress = lambda what, done, total: None,
-) -> Track:
-    """Jaw and weights of the solved frames again, from the landmarks, the pose held (A.1).
+def reestimate_expression(track: Track, observed: Observations, context: FitContext) -> Track:
+    """Jaw and weights of the solved frames again, from what the plates show, the pose held (A.1).
 
     Args:
         track: T frames; those that are not "solved" stay as they are.
         observed: the landmarks on the plates of the same T frames.
-        renderer: as the solve left it, with its light.
-        config: of the solve; the end of its schedule says how.
-        plates: of all cameras, for stages on pixels; without them landmarks alone count.
+        context: of the solve, with the renderer as the solve left it; the end of its schedule says how.
 
     Raises:
         InputError: observations of another number of frames.
@@ -90,71 +67,42 @@ def reestimate_expression(
         raise InputError(
             "observations", f"{len(observed.points)} frames", f"the track's {len(track)}", "observe the same frames"
         )
-    track.check_rig(rig)
+    track.check_rig(context.rig)
     seen = torch.isfinite(observed.points).all((-1, -2)).any(1)
     rows = (seen & torch.from_numpy(track.solved)).nonzero()[:, 0]
-    state, again = states_of(track), replace(config, stages=expression_stages(config.stages))
+    state = track.states()
+    again = replace(context.with_config(stages=expression_stages(context.config.stages)), on_stage=None)
     for part in rows.split(_AT_ONCE) if len(rows) else ():
-        some = observed[part]
-        crop = _plate_crop(plates, track.frames[part.numpy()]) if plates else None
-        fit = fit_frames(some, rig, cameras, renderer, network, again, progress, start=state[part], plate_crop=crop)
-        state = put(state, part, fit.state)
+        fit = fit_frames(again, track.frames[part.numpy()].tolist(), observed[part], start=state[part])
+        state = state.put(part, fit.state)
     words = np.array(track.provenance, dtype=np.str_).tolist()
     for row in rows.tolist():
         words[row] = "; ".join(filter(None, [words[row], "expression re-estimated"]))
-    return replace(with_states(track, state, track.status), provenance=np.array(words))
+    return replace(track.with_states(state, track.status), provenance=np.array(words))
 
 
 def reestimate(
-    track: Track,
-    observed: Observations,
-    plates: Sequence[Plates],
-    rig: Rig,
-    cameras: Sequence[Camera],
-    renderer: Renderer,
-    network: HeatmapNetwork,
-    flow: FlowNetwork | None,
-    config: SolverConfig,
-    refine_config: RefineConfig,
-    settings: ReestimateConfig | None = None,
-    progress: Progress = lambda what, done, total: None,
+    track: Track, observed: Observations, context: FitContext, settings: ReestimateConfig | None = None
 ) -> Track:
     """Rounds of expression and smoothing on a track that was smoothed once.
 
     Args:
-        track, observed, renderer, network, config: see `reestimate_expression`.
-        plates, flow, refine_config: see `refine`.
+        track, observed, context: see `reestimate_expression` and `refine`.
         settings: how many rounds.
 
     Raises:
         InputError: as `reestimate_expression` and `refine`.
     """
     settings = settings or ReestimateConfig()
-    points = face_points(rig, _POINTS)
+    points = face_points(context.rig, _POINTS)
     for _ in range(settings.rounds):
         before = track
-        track = reestimate_expression(track, observed, rig, cameras, renderer, network, config, plates, progress)
-        track = refine(track, plates, rig, cameras, flow, refine_config, progress)
+        track = refine(reestimate_expression(track, observed, context), context)
         if _change(points, before, track) < settings.tolerance:
             break
     return track
 
 
-def _plate_crop(plates: Sequence[Plates], numbers: np.ndarray) -> PlateCrop:
-    """Windows of the plates of these frames, as `fit_frames` wants them."""
-
-    def crop(row: int, camera: int, box: Tensor, size: int) -> Tensor | None:
-        plate, number = plates[camera], int(numbers[row])
-        if number not in plate.frames:
-            return None
-        try:
-            return crop_and_resize(plate.read(plate.frames.index(number))[None], box[None], size)[0]
-        except PlateError:
-            return None
-
-    return crop
-
-
 def _change(points: SurfacePoints, before: Track, after: Track) -> float:
-    moved = points.world(states_of(after)) - points.world(states_of(before))
+    moved = points.world(after.states()) - points.world(before.states())
     return float(moved.square().sum(-1).mean().sqrt())

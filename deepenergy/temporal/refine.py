@@ -12,7 +12,6 @@ converge to, found for all frames at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,25 +21,20 @@ from torch import Tensor
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.prior import Deviation
 from deepenergy.energy.surface import SurfacePoints, face_points
-from deepenergy.fit.frames import bounds as parameter_bounds
-from deepenergy.flow import FlowNetwork
-from deepenergy.flow.plate_flows import PlateFlows
+from deepenergy.fit.fit_context import FitContext
+from deepenergy.fit.free_controls import free_in_time, limits_of
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.camera import Camera
-from deepenergy.scene.plates import Plates
-from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import rotation_angle
 from deepenergy.scene.state import State
 from deepenergy.scene.track import REFINED, Track
+from deepenergy.settings.config import SolverConfig
 from deepenergy.temporal.averaging import THREE_FRAMES, average_states
 from deepenergy.temporal.chain import Chain
-from deepenergy.temporal.occluders import Appearance
-from deepenergy.temporal.solve_chain import inside, solve_joint
+from deepenergy.temporal.reference_frame import steady_frame
+from deepenergy.temporal.solve_chain import ChainProblem, solve_joint
 from deepenergy.temporal.spline import spline_states
-from deepenergy.temporal.states import free_controls, states_of, with_states
-from deepenergy.temporal.sweeps import gauss_seidel, jacobi, put
+from deepenergy.temporal.sweeps import gauss_seidel, jacobi
 
-Progress = Callable[[str, int, int], None]
 METHODS = ("averaging", "self_flow", "plate_flow", "hybrid", "spline")
 ORDERS = ("joint", "gauss_seidel", "jacobi")
 _WITH_FLOW = ("self_flow", "plate_flow", "hybrid")
@@ -87,6 +81,12 @@ class RefineConfig:
     prior: float = 1.0
     smoothing: float | None = None
 
+    @staticmethod
+    def of(config: SolverConfig) -> RefineConfig:
+        """As the solver's configuration has them; "averaging" where it wants no refinement."""
+        method = "averaging" if config.refine == "none" else config.refine
+        return RefineConfig(method, config.refine_order, config.refine_sweeps, prior=config.refine_prior)
+
     def __post_init__(self) -> None:
         checks = (
             ("method", self.method in METHODS, f"one of {', '.join(METHODS)}"),
@@ -103,57 +103,51 @@ class RefineConfig:
                 raise InputError(f"refine.{name}", str(getattr(self, name)), expected, "correct the setting")
 
 
-def refine(
-    track: Track,
-    plates: Sequence[Plates],
-    rig: Rig,
-    cameras: Sequence[Camera],
-    network: FlowNetwork | None,
-    config: RefineConfig | None = None,
-    progress: Progress = lambda what, done, total: None,
-) -> Track:
+def refine(track: Track, context: FitContext, settings: RefineConfig | None = None) -> Track:
     """Make a track consistent in time.
 
     Args:
         track: solved, and best infilled: across a failed frame nothing is refined.
-        plates, cameras: of all cameras, in the same order.
-        rig: the rig that was solved.
-        network: finds the flow between plates; not needed for "averaging", "self_flow" and "spline".
-        config: settings.
-        progress: called with (what, frames done, frames in all).
+        context: its views and rig; its flow network, which "averaging", "self_flow" and "spline" do not need.
+        settings: as the context's configuration has them when None.
 
     Returns:
         the refined track; `before` holds the values from before the first refinement, `provenance` says what was done.
 
     Raises:
-        InputError: a rig that is not the track's, cameras that are not the plates', or plate flow without a network.
+        InputError: a rig that is not the track's, or plate flow without a network.
     """
-    config = config or RefineConfig()
-    track.check_rig(rig)
-    if config.method in ("plate_flow", "hybrid") and network is None:
+    settings = settings or RefineConfig.of(context.config)
+    track.check_rig(context.rig)
+    if settings.method in ("plate_flow", "hybrid") and context.flow is None:
         raise InputError("refine flow network", "none", "a flow network", "name one, or use method 'averaging'")
-    if len(plates) != len(cameras):
-        raise InputError("cameras", f"{len(cameras)} for {len(plates)} plates", "one for each", "pass both in order")
-    state, words = states_of(track), [str(w) for w in track.provenance]
-    points = face_points(rig, config.points) if config.method in _WITH_FLOW else None
+    axes = steady_frame(context.views, track.frames, track.states(), torch.from_numpy(track.usable))
+    here, words = axes.track_here(track), [str(w) for w in track.provenance]
+    stretches = segments(track.frames, track.usable, here.states())
+    state = _all_refined(here, stretches, axes.context(context), settings)
+    for first, last in stretches:
+        for row in range(first, last + 1 if last > first else first):
+            words[row] = "; ".join(filter(None, [words[row], f"refined by {settings.method}"]))
+    before = track.before or {name: getattr(track, name) for name in REFINED}
+    result = axes.track_back(here.with_states(state, track.status))
+    return replace(result, provenance=np.array(words), before=before, sigma=track.sigma)
+
+
+def _all_refined(track: Track, stretches: list[tuple[int, int]], context: FitContext, settings: RefineConfig) -> State:
+    """All states, each stretch in blocks."""
+    state = result = track.states()
+    points = face_points(context.rig, settings.points) if settings.method in _WITH_FLOW else None
     done, total = 0, int(track.usable.sum())
-    result = state
-    for first, last in segments(track.frames, track.usable, state):
+    for first, last in stretches:
         for start in range(first, last + 1, _BLOCK):
             stop = min(start + _BLOCK, last + 1)
             low, high = max(first, start - _MARGIN), min(last + 1, stop + _MARGIN)
             solved = torch.from_numpy(track.solved[low:high])
-            part = _refined(
-                state[low:high], track.frames[low:high], solved, plates, rig, cameras, network, points, config
-            )
-            result = put(result, torch.arange(start, stop), part[start - low : stop - low])
+            part = _refined(state[low:high], track.frames[low:high], solved, points, context, settings)
+            result = result.put(torch.arange(start, stop), part[start - low : stop - low])
             done += stop - start
-            progress("refine", done, total)
-        if last > first:
-            for row in range(first, last + 1):
-                words[row] = "; ".join(filter(None, [words[row], f"refined by {config.method}"]))
-    before = track.before or {name: getattr(track, name) for name in REFINED}
-    return replace(with_states(track, result, track.status), provenance=np.array(words), before=before)
+            context.progress("refine", done, total)
+    return result
 
 
 def segments(frames: np.ndarray, usable: np.ndarray, state: State | None = None) -> list[tuple[int, int]]:
@@ -175,33 +169,26 @@ def _refined(
     state: State,
     frames: np.ndarray,
     solved: Tensor,
-    plates: Sequence[Plates],
-    rig: Rig,
-    cameras: Sequence[Camera],
-    network: FlowNetwork | None,
     points: SurfacePoints | None,
-    config: RefineConfig,
+    context: FitContext,
+    settings: RefineConfig,
 ) -> State:
     """One stretch of frames."""
     if len(state) < 2:
         return state
-    bounds = parameter_bounds(rig)
-    numbers = range(len(state))
-    if config.method == "spline":
-        return inside(spline_states(state, config.smoothing), bounds)
-    if config.method in ("averaging", "hybrid"):
-        state = average_states(state, numbers, config.window, config.averaging_sweeps)
+    limits = limits_of(context.rig)
+    if settings.method == "spline":
+        return spline_states(state, settings.smoothing).clamped(limits)
+    if settings.method in ("averaging", "hybrid"):
+        state = average_states(state, range(len(state)), settings.window, settings.averaging_sweeps)
     if points is None:
         return state
-    given = [int(f) for f in frames]
-    flows = PlateFlows(plates, given, network, config.size)
-    look = Appearance(plates, cameras, given, points, state, solved)
-    chain = Chain(rig, points, cameras, flows, state, look)
-    weights = {name: config.prior * getattr(config, name) for name in ("image", "controls", "rotation", "translation")}
-    prior = Deviation.about(state, rig, **weights)
-    free = free_controls(rig).expand(len(state), -1)
-    if config.method != "self_flow" and config.order == "joint":
-        return solve_joint(chain, state, prior, config.flow, free, bounds, 6, 0.01)
-    sweep = jacobi if config.order == "jacobi" else gauss_seidel
-    own = config.method == "self_flow"
-    return sweep(chain, state, prior, config.flow, free, bounds, config.sweeps, own)
+    chain = Chain.along(context, frames, state, solved, points, settings.size)
+    names = ("image", "controls", "rotation", "translation")
+    prior = Deviation.about(state, context.rig, **{n: settings.prior * getattr(settings, n) for n in names})
+    free = free_in_time(context.rig).expand(len(state), -1)
+    problem = ChainProblem(chain, prior, settings.flow, free, limits)
+    if settings.method != "self_flow" and settings.order == "joint":
+        return solve_joint(problem, state, 6, 0.01)
+    sweep = jacobi if settings.order == "jacobi" else gauss_seidel
+    return sweep(problem, state, settings.sweeps, settings.method == "self_flow")

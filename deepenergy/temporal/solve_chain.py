@@ -9,7 +9,7 @@ time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.prior import Deviation
 from deepenergy.runtime.threads import map_in_threads
-from deepenergy.scene.state import State
+from deepenergy.scene.state import Limits, State
 from deepenergy.temporal.chain import Chain
 
 # Share of the diagonal that is added to it: keeps what nothing sees where it is.
@@ -34,73 +34,74 @@ class _Frame:
     slopes: list[Tensor]
 
 
-def solve_joint(
-    chain: Chain,
-    state: State,
-    prior: Deviation,
-    flow: FlowWeight,
-    free: Bool[Tensor, "t p"],
-    bounds: tuple[Float[Tensor, " q"], Float[Tensor, " q"]],
-    iterations: int = 6,
-    tolerance: float = 1e-4,
-) -> State:
+@dataclass(frozen=True)
+class ChainProblem:
+    """A chain and what is to be minimised over it.
+
+    Attributes:
+        chain: the shot.
+        prior: what keeps each of the T frames near its reference.
+        flow: how much the flow counts.
+        free: `[T, P]` which parameters of which frames may move.
+        limits: of (jaw 6, weights K).
+    """
+
+    chain: Chain
+    prior: Deviation
+    flow: FlowWeight
+    free: Bool[Tensor, "t p"]
+    limits: Limits
+
+
+def solve_joint(problem: ChainProblem, state: State, iterations: int = 6, tolerance: float = 1e-4) -> State:
     """Minimise over all free parameters of all frames.
 
     Args:
-        chain: the shot.
+        problem: the chain and its terms.
         state: where to start.
-        prior: what keeps each frame near its reference.
-        flow: how much the flow counts.
-        free: which parameters of which frames may move.
-        bounds: of (jaw 6, weights K).
-        tolerance: stop where no point moved by more unit pixels than this.
+        iterations: limit of steps for the whole chain.
+        tolerance: stop where no point moved by more plate pixels than this.
     """
     for _ in range(iterations):
-        diagonal, beside, gradient = _normal_equations(chain, state, prior, flow)
-        held = _active(state, gradient, bounds) | ~free
-        step = _block_tridiagonal(diagonal, beside, gradient, held)
-        before = _pixels(chain, state)
-        state = inside(state.retract(step), bounds)
-        after = _pixels(chain, state)
+        diagonal, beside, gradient = _normal_equations(problem, state)
+        fixed = _active(state, gradient, problem.limits) | ~problem.free
+        step = _block_tridiagonal(diagonal, beside, gradient, fixed)
+        before = _pixels(problem.chain, state)
+        state = state.retract(step).clamped(problem.limits)
+        after = _pixels(problem.chain, state)
         if float((after - before).abs().max()) < tolerance:
             break
     return state
-
-
-def inside(state: State, bounds: tuple[Tensor, Tensor]) -> State:
-    """The state with jaw and weights put back into their bounds."""
-    both = torch.cat([state.jaw, state.weights], 1).clamp(*bounds)
-    return replace(state, jaw=both[:, :6], weights=both[:, 6:])
 
 
 def _pixels(chain: Chain, state: State) -> Tensor:
     return torch.stack([chain.points.pixels(state, camera) for camera in chain.cameras])
 
 
-def _active(state: State, gradient: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
-    value = torch.cat([state.jaw, state.weights], 1)
-    low, high = bounds
+def _active(state: State, gradient: Tensor, limits: Limits) -> Tensor:
+    value, (low, high) = state.controls, limits
     pushed = ((value <= low) & (gradient[:, 6:] > 0)) | ((value >= high) & (gradient[:, 6:] < 0)) | (low == high)
     return torch.cat([torch.zeros_like(pushed[:, :6]), pushed], 1)
 
 
 def _normal_equations(
-    chain: Chain, state: State, prior: Deviation, flow: FlowWeight
+    problem: ChainProblem, state: State
 ) -> tuple[Float[Tensor, "t p p"], Float[Tensor, "t-1 p p"], Float[Tensor, "t p"]]:
     """Diagonal blocks, blocks `[a, a + 1]`, gradient."""
-    count, size = len(state), 12 + state.weights.shape[1]
+    chain, count, size = problem.chain, len(state), state.size
     diagonal = torch.zeros(count, size, size, dtype=torch.float64)
     beside = torch.zeros(max(0, count - 1), size, size, dtype=torch.float64)
     gradient = torch.zeros(count, size, dtype=torch.float64)
     frames = list(map_in_threads(partial(_frame, chain, state), range(count)))
     units = torch.stack([chain.units(row) for row in range(count)])
     for rows in torch.arange(count).split(_ROWS_AT_ONCE):
-        away, slope = prior.take(rows)(state[rows], chain.cameras, units[rows])
+        views = [camera[rows] for camera in chain.cameras]
+        away, slope = problem.prior.take(rows)(state[rows], views, units[rows])
         diagonal[rows] = slope.mT @ slope
         gradient[rows] = (slope.mT @ away[..., None])[..., 0]
 
     def link(row: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-        return [_link(chain, flow, frames, row, c) for c in range(len(chain.cameras))]
+        return [_link(chain, problem.flow, frames, row, c) for c in range(len(chain.cameras))]
 
     for row, links in enumerate(map_in_threads(link, range(1, count)), 1):
         for own, across, slope in links:
@@ -129,14 +130,14 @@ def _frame(chain: Chain, state: State, row: int) -> _Frame:
     for c in range(len(chain.cameras)):
         # Kept by the chain; two links of one frame would both find it.
         chain.visible(row, c)
-    both = [chain.points.project_with_jacobian(state[[row]], camera) for camera in chain.cameras]
+    both = [chain.points.project_with_jacobian(state[[row]], camera[[row]]) for camera in chain.cameras]
     return _Frame([pixels[0] for pixels, _ in both], [slopes[0] for _, slopes in both])
 
 
-def _block_tridiagonal(diagonal: Tensor, beside: Tensor, gradient: Tensor, held: Tensor) -> Float[Tensor, "t p"]:
-    """Solve `H step = -g` with the held parameters at zero."""
+def _block_tridiagonal(diagonal: Tensor, beside: Tensor, gradient: Tensor, fixed: Tensor) -> Float[Tensor, "t p"]:
+    """Solve `H step = -g` with the fixed parameters at zero."""
     count = len(gradient)
-    keep = (~held).to(gradient)
+    keep = (~fixed).to(gradient)
     diagonal = diagonal * keep[:, :, None] * keep[:, None, :]
     scale = diagonal.diagonal(dim1=1, dim2=2)
     lost = (1 - keep) + (scale <= 0).to(scale) * keep

@@ -14,13 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.energy.flow import FlowEnergy, FlowWeight
-from deepenergy.energy.prior import Deviation
 from deepenergy.scene.state import State
 from deepenergy.solve import minimise
 from deepenergy.temporal.chain import Chain
-from deepenergy.temporal.solve_chain import inside
+from deepenergy.temporal.solve_chain import ChainProblem
 
-Bounds = tuple[Float[Tensor, " q"], Float[Tensor, " q"]]
 BOTH = (-1, 1)
 
 
@@ -40,7 +38,7 @@ def plate_targets(
         if not 0 <= other < len(state):
             continue
         for c, camera in enumerate(chain.cameras):
-            there = chain.points.pixels(state[[other]], camera)[0]
+            there = chain.points.pixels(state[[other]], camera[[other]])[0]
             # The flow is read where the neighbour's points are: that place is known.
             places = (there, None) if side < 0 else (None, there)
             moved, trust[e, c] = chain.motion(min(row, other), c, *places)
@@ -55,110 +53,99 @@ def self_targets(chain: Chain, state: State, row: int) -> tuple[Tensor, Tensor]:
     trust = torch.zeros(1, cameras, len(chain.points), dtype=torch.float64)
     if 0 < row < len(state) - 1:
         for c, camera in enumerate(chain.cameras):
-            targets[0, c] = chain.points.pixels(state[[row - 1, row + 1]], camera).mean(0)
+            beside = [row - 1, row + 1]
+            targets[0, c] = chain.points.pixels(state[beside], camera[beside]).mean(0)
             trust[0, c] = chain.visible(row, c).double()
     return targets, trust
 
 
 def solve_rows(
-    chain: Chain,
+    problem: ChainProblem,
     state: State,
     rows: Sequence[int],
     targets: Float[Tensor, "b e c n 2"],
-    trust: Float[Tensor, "b e c n"],
-    prior: Deviation,
-    flow: FlowWeight,
-    free: Tensor,
-    bounds: Bounds,
+    weight: Float[Tensor, "b e c n"],
     iterations: int = 8,
 ) -> State:
-    """The states with some frames solved for given targets, each alone."""
-    index = torch.tensor(list(rows))
+    """The states with some frames solved for given targets, each alone.
+
+    Args:
+        problem: the chain and its terms.
+        state: T states.
+        rows: B of them.
+        targets: where E neighbours want the points in each camera, plate pixels.
+        weight: how far to believe it, in [0, 1].
+        iterations: limit of steps.
+    """
+    chain, index = problem.chain, torch.tensor(list(rows))
     units = torch.stack([chain.units(row) for row in rows])
-    base = inside(state[index], bounds)
-    energy = FlowEnergy(chain.points, tuple(chain.cameras), targets, trust, units, base, flow, prior.take(index))
-    own = torch.cat([base.jaw, base.weights], 1)
-    room = torch.full_like(own[:, :6], torch.inf)
-    low, high = torch.cat([-room, bounds[0] - own], 1), torch.cat([room, bounds[1] - own], 1)
+    base = state[index].clamped(problem.limits)
+    cameras, prior = tuple(camera[index] for camera in chain.cameras), problem.prior.take(index)
+    energy = FlowEnergy(chain.points, cameras, targets, weight, units, base, problem.flow, prior)
+    low, high = base.step_bounds(problem.limits)
     solution = minimise(
         energy,
         torch.zeros_like(low),
         low,
         high,
-        free[index],
+        problem.free[index],
         max_iterations=iterations,
         step_tolerance=1e-5,
         approach="direct",
-        kernels=energy.kernels(),
+        kernels=energy.kernels() or None,
     )
-    return put(state, index, inside(base.retract(solution.x), bounds))
+    return state.put(index, base.retract(solution.x).clamped(problem.limits))
 
 
-def put(state: State, rows: Tensor, part: State) -> State:
-    """The states with some of them replaced."""
-    names = ("rotation", "translation", "jaw", "weights")
-    return State(*(getattr(state, n).index_copy(0, rows, getattr(part, n)) for n in names))
-
-
-def jacobi(
-    chain: Chain,
-    state: State,
-    prior: Deviation,
-    flow: FlowWeight,
-    free: Tensor,
-    bounds: Bounds,
-    sweeps: int = 1,
-    own: bool = False,
-) -> State:
+def jacobi(problem: ChainProblem, state: State, sweeps: int = 1, own: bool = False) -> State:
     """Sweeps in which all free frames are solved in parallel.
 
     Args:
+        problem: the chain and its terms.
+        state: where to start.
+        sweeps: how many.
         own: self flow in place of the plates'.
     """
-    rows = free.any(1).nonzero()[:, 0].tolist()
+    chain, problem = problem.chain, _with_own(problem, own)
+    rows = problem.free.any(1).nonzero()[:, 0].tolist()
     for _ in range(sweeps if rows else 0):
         both = [self_targets(chain, state, r) if own else plate_targets(chain, state, r) for r in rows]
-        targets, trust = torch.stack([t for t, _ in both]), torch.stack([t for _, t in both])
-        state = solve_rows(chain, state, rows, targets, trust, prior, _own(flow, own), free, bounds)
+        targets, weight = torch.stack([t for t, _ in both]), torch.stack([w for _, w in both])
+        state = solve_rows(problem, state, rows, targets, weight)
     return state
 
 
 def gauss_seidel(
-    chain: Chain,
-    state: State,
-    prior: Deviation,
-    flow: FlowWeight,
-    free: Tensor,
-    bounds: Bounds,
-    sweeps: int = 1,
-    own: bool = False,
-    tolerance: float = 0.0,
+    problem: ChainProblem, state: State, sweeps: int = 1, own: bool = False, tolerance: float = 0.0
 ) -> State:
     """Sweeps in which the free frames are solved one by one, forward and backward in turn.
 
     Args:
+        problem: the chain and its terms.
+        state: where to start.
+        sweeps: how many.
         own: self flow in place of the plates'.
         tolerance: stop after a forward and a backward sweep that moved no point by more unit pixels than this.
     """
-    rows = free.any(1).nonzero()[:, 0].tolist()
+    chain, problem = problem.chain, _with_own(problem, own)
+    rows = problem.free.any(1).nonzero()[:, 0].tolist()
     moved = float("inf")
     for sweep in range(sweeps if rows else 0):
         if sweep % 2 == 0:
             moved = 0.0
         for row in rows if sweep % 2 == 0 else rows[::-1]:
-            targets, trust = self_targets(chain, state, row) if own else plate_targets(chain, state, row)
+            targets, weight = self_targets(chain, state, row) if own else plate_targets(chain, state, row)
             before = state
-            state = solve_rows(chain, state, [row], targets[None], trust[None], prior, _own(flow, own), free, bounds, 4)
+            state = solve_rows(problem, state, [row], targets[None], weight[None], 4)
             for c, camera in enumerate(chain.cameras):
-                shift = (chain.points.pixels(state[[row]], camera) - chain.points.pixels(before[[row]], camera)).norm(
-                    dim=-1
-                )
-                moved = max(moved, float(shift.max() * chain.units(row)[c]))
+                now, then = (chain.points.pixels(s[[row]], camera[[row]]) for s in (state, before))
+                moved = max(moved, float((now - then).norm(dim=-1).max() * chain.units(row)[c]))
         if sweep % 2 == 1 and moved < tolerance:
             break
     return state
 
 
-def _own(flow: FlowWeight, own: bool) -> FlowWeight:
+def _with_own(problem: ChainProblem, own: bool) -> ChainProblem:
     """For self flow the residual is twice the distance from the middle."""
-    return replace(flow, weight=4 * flow.weight, scale=flow.scale / 2) if own else flow
+    flow = problem.flow
+    return replace(problem, flow=FlowWeight(4 * flow.weight, flow.scale / 2)) if own else problem

@@ -1,7 +1,9 @@
 """Calibrated cameras as JSON: `{"cameras": [{"name", "width", "height", "fx", "fy", "cx", "cy", "distortion", ...}]}`.
 
 Every camera has `world_to_camera`, a 4x4 list of rows (OpenCV axes, metres), and `distortion` [k1, k2, p1, p2, k3].
-Pixels count from the image's top-left corner (the centre of the first pixel is (0.5, 0.5)). Other keys are notes.
+A camera that moves or zooms has `frames`, a list with an entry for each frame: `{"frame": 1001, "fx", "fy", "cx", "cy",
+"distortion", "world_to_camera"}`; what an entry leaves out is the camera's own. Pixels count from the image's top-left
+corner (the centre of the first pixel is (0.5, 0.5)). Other keys are notes.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ CONVENTION = (
     "distortion [k1, k2, p1, p2, k3] as OpenCV's"
 )
 LAYOUT = '{"cameras": [{"name": "left", "width": 720, ...}]}'
+INTRINSICS = ("fx", "fy", "cx", "cy")
 SHAPES: dict[str, tuple[int, ...]] = {"distortion": (5,), "world_to_camera": (4, 4)}
 
 
@@ -88,24 +91,21 @@ def write_cameras(path: Path, cameras: Mapping[str, Camera], notes: Mapping[str,
     """
     entries = []
     for name, camera in cameras.items():
-        if camera.intrinsics.ndim != 1 or camera.world_to_camera.ndim != 2 or camera.distortion.ndim != 1:
+        if camera.frames is None and (
+            camera.intrinsics.ndim != 1 or camera.world_to_camera.ndim != 2 or camera.distortion.ndim != 1
+        ):
             raise InputError(
-                f"camera '{name}'", "a batch of cameras", "single cameras", "write the camera that the crops come from"
+                f"camera '{name}'",
+                "a batch of cameras without frame numbers",
+                "single cameras, or cameras with `frames`",
+                "write the camera that the crops come from",
             )
-        fx, fy, cx, cy = camera.intrinsics.tolist()
-        entries.append(
-            {
-                "name": name,
-                "width": camera.width,
-                "height": camera.height,
-                "fx": fx,
-                "fy": fy,
-                "cx": cx,
-                "cy": cy,
-                "distortion": camera.distortion.tolist(),
-                "world_to_camera": camera.world_to_camera.tolist(),
-            }
-        )
+        size = {"name": name, "width": camera.width, "height": camera.height}
+        if camera.frames is None:
+            entries.append(size | _values(camera))
+        else:
+            rows = [{"frame": n} | _values(camera[[i]], 0) for i, n in enumerate(camera.frames)]
+            entries.append(size | {"frames": rows})
     text = json.dumps({"convention": CONVENTION, **(notes or {}), "cameras": entries}, indent=1)
     with atomic_path(path, "camera output") as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -123,19 +123,56 @@ def _camera(entry: Any, position: int, field: str) -> Camera:
     for key, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise InputError(f"{where} {key}", f"{value!r}", "whole pixels", "give the image size as a whole number")
-    intrinsics = [_number(_value(entry, key, where), f"{where} {key}") for key in ("fx", "fy", "cx", "cy")]
-    arrays = {key: _array(_value(entry, key, where), shape, f"{where} {key}") for key, shape in SHAPES.items()}
+    moving = _frames(entry, where)
+    numbers = None if moving is None else tuple(number for number, _ in moving)
+    rows = [(entry, where)] if moving is None else [(values, f"{where} frame {n}") for n, values in moving]
+    each = [_row(values, place) for values, place in rows]
+    parts = [torch.tensor(part, dtype=torch.float64) for part in zip(*each, strict=True)]
+    intrinsics, world_to_camera, distortion = parts if moving is not None else [part[0] for part in parts]
     try:
         return Camera(
-            width=sizes["width"],
-            height=sizes["height"],
-            intrinsics=torch.tensor(intrinsics, dtype=torch.float64),
-            world_to_camera=torch.tensor(arrays["world_to_camera"], dtype=torch.float64),
-            distortion=torch.tensor(arrays["distortion"], dtype=torch.float64),
-            name=name,
+            sizes["width"], sizes["height"], intrinsics, world_to_camera, distortion, name=name, frames=numbers
         )
     except InputError as error:
         raise InputError(f"{field}: {error.field}", error.found, error.expected, error.remedy) from error
+
+
+def _frames(entry: dict[str, Any], where: str) -> list[tuple[int, dict[str, Any]]] | None:
+    """Frame numbers in ascending order and each frame's values over the camera's own; None for a camera without."""
+    if "frames" not in entry:
+        return None
+    frames = entry["frames"]
+    expected = '[{"frame": 1001, "fx": ..., "world_to_camera": ...}, ...]'
+    if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
+        raise InputError(f"{where} frames", f"{str(frames)[:60]}", expected, "list the camera's values frame by frame")
+    found: dict[int, dict[str, Any]] = {}
+    for position, values in enumerate(frames):
+        number = _value(values, "frame", f"{where} frames[{position}]")
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise InputError(f"{where} frames[{position}] frame", f"{number!r}", "a frame number", "number the frames")
+        if number in found:
+            raise InputError(f"{where} frames", f"frame {number} twice", "each frame once", "remove one of them")
+        unknown = sorted(values.keys() - {"frame", *INTRINSICS, *SHAPES})
+        if unknown:
+            known = ", ".join(("frame", *INTRINSICS, *SHAPES))
+            raise InputError(f"{where} frame {number}", f"a key '{unknown[0]}'", f"any of {known}", "remove it")
+        found[number] = {**{key: entry[key] for key in (*INTRINSICS, *SHAPES) if key in entry}, **values}
+    return sorted(found.items())
+
+
+def _row(entry: dict[str, Any], where: str) -> tuple[list[float], list[Any], list[Any]]:
+    """Intrinsics, world-to-camera matrix and distortion."""
+    intrinsics = [_number(_value(entry, key, where), f"{where} {key}") for key in INTRINSICS]
+    arrays = {key: _array(_value(entry, key, where), shape, f"{where} {key}") for key, shape in SHAPES.items()}
+    return intrinsics, arrays["world_to_camera"], arrays["distortion"]
+
+
+def _values(camera: Camera, row: int | None = None) -> dict[str, Any]:
+    """A camera's numbers as the file has them; of one row of a batch."""
+    parts = (camera.intrinsics, camera.distortion, camera.world_to_camera)
+    lens, distortion, matrix = (part if row is None else part[row] for part in parts)
+    numbers = dict(zip(INTRINSICS, lens.tolist(), strict=True))
+    return {**numbers, "distortion": distortion.tolist(), "world_to_camera": matrix.tolist()}
 
 
 def _value(entry: dict[str, Any], key: str, where: str) -> Any:
