@@ -50,8 +50,8 @@ def reach(
     """The largest `t` in 0..1 for which `start + t way` stays between `low` and `high`; `start` lies there."""
     room = torch.where(way > 0, high - start, low - start)
     still = way == 0
-    share = torch.where(still, torch.ones_like(way), room / torch.where(still, torch.ones_like(way), way))
-    return share.amin(1).clamp(0, 1) if way.shape[1] else way.new_ones(len(way))
+    fraction = torch.where(still, torch.ones_like(way), room / torch.where(still, torch.ones_like(way), way))
+    return fraction.amin(1).clamp(0, 1) if way.shape[1] else way.new_ones(len(way))
 
 
 def cut(
@@ -64,7 +64,7 @@ def cut(
     return torch.minimum(torch.maximum(end, low), high)
 
 
-def settle(
+def project_to_bounds(
     x: Float[Tensor, "s p"],
     start: Float[Tensor, "s p"],
     lower: Float[Tensor, "s p"],

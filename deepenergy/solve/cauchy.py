@@ -10,14 +10,14 @@ from deepenergy.solve.point import Point
 
 
 def cauchy_point(
-    point: Point, scale: Float[Tensor, "s p"], free: Float[Tensor, "s p"], easy: Bool[Tensor, " s"]
+    point: Point, scale: Float[Tensor, "s p"], free: Float[Tensor, "s p"], well_conditioned: Bool[Tensor, " s"]
 ) -> Float[Tensor, "s p"]:
     """`-t D^-2 g` with the `t` that the model likes best, over the parameters where `free` is 1."""
     scaled = point.gradient / scale * free
     # A direction of length 1, so that its square neither overflows nor vanishes.
     length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
     way = scaled / torch.where(length > 0, length, torch.ones_like(length)) / scale
-    slope = point.stretch(way[:, :, None], easy).sqrt()
+    slope = point.stretch(way[:, :, None], well_conditioned).sqrt()
     falls = slope > 0
     far = torch.where(falls, length / torch.where(falls, slope, torch.ones_like(slope)).square(), slope)
     return -far * way

@@ -17,10 +17,10 @@ ModelT = TypeVar("ModelT", bound="Model")
 class Model:
     """Tensors with one row per problem. Made at an accepted point, used for every radius tried from there.
 
-    `easy` says where products with `J^T J` are as good as those with J.
+    `well_conditioned` says where products with `J^T J` are as good as those with J.
     """
 
-    easy: Bool[Tensor, " s"]
+    well_conditioned: Bool[Tensor, " s"]
 
     def rows(self: ModelT, rows: Int[Tensor, " n"]) -> ModelT:
         """The models of some problems."""
@@ -31,7 +31,7 @@ class Model:
         """The model with the rows of `other` in the place of its own."""
         mine, theirs = self._tensors(), other._tensors()
         for name, value in theirs.items():
-            old = mine[name] if name in mine else value.new_zeros(len(self.easy), *value.shape[1:])
+            old = mine[name] if name in mine else value.new_zeros(len(self.well_conditioned), *value.shape[1:])
             mine[name] = old.index_copy(0, rows, value)
         return type(self)(**mine)
 

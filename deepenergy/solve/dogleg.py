@@ -58,9 +58,9 @@ class DogLeg:
     ) -> DogLegModel:
         """Factorise once at an accepted point."""
         free = (~active).to(scale)
-        newton, regular, easy = gauss_newton(point, free)
-        cauchy = cauchy_point(point, scale, free, easy)
-        made = DogLegModel(easy, cauchy, newton, scale, ~regular)
+        newton, regular, well_conditioned = gauss_newton(point, free)
+        cauchy = cauchy_point(point, scale, free, well_conditioned)
+        made = DogLegModel(well_conditioned, cauchy, newton, scale, ~regular)
         if not bool(regular.all()):
             rows = torch.nonzero(~regular).squeeze(1)
             some = Spectrum.of(
@@ -77,8 +77,8 @@ class DogLeg:
         first, last = shorten(model.cauchy * model.scale, radius), model.newton * model.scale
         full = torch.linalg.vector_norm(last, dim=1) <= radius
         way = last - first
-        share = _to_sphere(first, way, radius)
-        last = torch.where(full[:, None], last, first + share[:, None] * way)
+        fraction = _to_sphere(first, way, radius)
+        last = torch.where(full[:, None], last, first + fraction[:, None] * way)
         if model.values is not None and model.basis is not None and model.turned is not None:
             rows = torch.nonzero(model.singular).squeeze(1)
             spectrum = Spectrum(model.values[rows], model.basis[rows], model.turned[rows])

@@ -3,8 +3,8 @@
 The residual treats its S rows as independent problems, so that one derivative of the whole batch along the same
 parameter (or back from the same residual) is S derivatives at once:
 
-- reverse: R pull-backs, one row of every Jacobian each; for R < P.
-- forward: P push-forwards, one column of every Jacobian each; for P < R.
+- reverse: R vector-Jacobian products (vjp), one row of every Jacobian each; for R < P.
+- forward: P Jacobian-vector products (jvp), one column of every Jacobian each; for P < R.
 - central differences: 2 P evaluations; for residuals that torch cannot differentiate. The error is
   `O(h^2) + O(eps / h)`, which `h ~ eps^(1/3)` balances at about ten digits of float64.
 """
@@ -39,12 +39,12 @@ def reverse_jacobian(residual: Residual, chunk_size: int | None = None) -> Probl
     """A problem whose Jacobian comes by reverse mode, `chunk_size` rows at a time (all at once when None)."""
 
     def problem(x: Float[Tensor, "s p"]) -> tuple[Float[Tensor, "s r"], Float[Tensor, "s r p"]]:
-        value, pull = torch.func.vjp(residual, x)[:2]
+        value, vjp = torch.func.vjp(residual, x)[:2]
         _check(x, value)
         rows = torch.eye(value.shape[1], dtype=value.dtype, device=value.device)
         if len(rows) == 0 or len(x) == 0:
             return value.detach(), x.new_zeros(*value.shape, x.shape[1])
-        jacobian = torch.func.vmap(lambda row: pull(row.expand_as(value))[0], chunk_size=chunk_size)(rows)
+        jacobian = torch.func.vmap(lambda row: vjp(row.expand_as(value))[0], chunk_size=chunk_size)(rows)
         return value.detach(), jacobian.detach().transpose(0, 1)
 
     return problem
@@ -60,14 +60,14 @@ def forward_jacobian(residual: Residual, chunk_size: int | None = None) -> Probl
             return value, x.new_zeros(*value.shape, x.shape[1])
         columns = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
 
-        def push(column: Tensor) -> tuple[Tensor, Tensor]:
+        def jvp(column: Tensor) -> tuple[Tensor, Tensor]:
             value, change = torch.func.jvp(residual, (x,), (column.expand_as(x),))[:2]
             _check(x, value)
             return value, change
 
         # The value does not depend on the column: out of each vmap once, which torch's annotations forget.
         once = cast(Any, (None, 2))
-        parts = [torch.func.vmap(push, out_dims=once)(some) for some in columns.split(chunk_size or len(columns))]
+        parts = [torch.func.vmap(jvp, out_dims=once)(some) for some in columns.split(chunk_size or len(columns))]
         return parts[0][0].detach(), torch.cat([change for _, change in parts], 2).detach()
 
     return problem

@@ -36,9 +36,11 @@ class LevenbergMarquardt:
     ) -> LevenbergMarquardtModel:
         """Factorise once at an accepted point."""
         spectrum = Spectrum.of(point.jacobian, point.residual, scale, active, point.damping)
-        easy = torch.zeros_like(point.finite)
-        cauchy = cauchy_point(point, scale, (~active).to(scale), easy)
-        return LevenbergMarquardtModel(easy, spectrum.values, spectrum.basis, spectrum.turned, cauchy, scale)
+        well_conditioned = torch.zeros_like(point.finite)
+        cauchy = cauchy_point(point, scale, (~active).to(scale), well_conditioned)
+        return LevenbergMarquardtModel(
+            well_conditioned, spectrum.values, spectrum.basis, spectrum.turned, cauchy, scale
+        )
 
     def path(self, model: Model, radius: Float[Tensor, " s"]) -> Path:
         """To the damped step by way of the Cauchy point, which is what is left of it where a bound is in the way."""

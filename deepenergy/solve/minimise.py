@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepenergy.solve.bounds import active_set, bound_damping, cut, settle
+from deepenergy.solve.bounds import active_set, bound_damping, cut, project_to_bounds
 from deepenergy.solve.descent import Descent, Model
 from deepenergy.solve.dogleg import DogLeg
 from deepenergy.solve.jacobians import DivisibleProblem, Problem
@@ -44,7 +44,7 @@ _DESCENTS: dict[str, type[Descent]] = {"dogleg": DogLeg, "lm": LevenbergMarquard
 # Of Jacobians: what a processor's own cache holds beside its other work.
 _PART_BYTES = 6_000_000
 # Share of finished problems at which they are left out of the evaluation.
-_FINISHED_SHARE = 0.25
+_FINISHED_FRACTION = 0.25
 
 
 def minimise(
@@ -77,9 +77,9 @@ def minimise(
         method: "dogleg" or "lm" (Levenberg-Marquardt).
         max_iterations: steps tried, accepted or not.
         gradient_tolerance: ends a problem at which the cosine of the angle between the residual and every column of the
-            Jacobian, bar those of parameters held by a bound, is no larger.
-        step_tolerance: ends a problem whose full step changes the parameters by a smaller share, in scaled units.
-        cost_tolerance: ends a problem whose step lowers the cost by a smaller share, as does the model's.
+            Jacobian, bar those of parameters fixed by a bound, is no larger.
+        step_tolerance: ends a problem whose full step changes the parameters by a smaller fraction, in scaled units.
+        cost_tolerance: ends a problem whose step lowers the cost by a smaller fraction, as does the model's.
         radius: first length that a step may have, in scaled units; chosen by the start when None.
         approach: how parameters come to their bounds (bounds.py). "damped": by and by, which commits itself later;
             "direct": at once, which takes fewer iterations where the linear model holds all the way there.
@@ -99,21 +99,21 @@ def minimise(
         history,
         cache(lambda count, device: weighting(kernels, count, device)),
     )  # fmt: skip
-    x, low, high, held = _place(start, lower, upper, free)
+    x, low, high, fixed = _place(start, lower, upper, free)
     radii = None
     if radius is not None:
         radii = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x)).clone()
         if not bool((radii > 0).all()):
             raise ValueError("radius: expected positive lengths")
     if not isinstance(problem, DivisibleProblem) or history or len(x) < 2:
-        return _solution(*_search(problem, _begin(problem, x, low, high, held, radii, options), options))
+        return _solution(*_search(problem, _begin(problem, x, low, high, fixed, radii, options), options))
     # The Jacobians of a part stay in the processor's cache, and no part waits for the slowest problem of another.
     rows = torch.arange(len(x), device=x.device)
 
     def search(part: Tensor) -> _Search:
         some = problem.take(part)
         its_radii = None if radii is None else radii[part]
-        begun = _begin(some, x[part], low[part], high[part], held[part], its_radii, options)
+        begun = _begin(some, x[part], low[part], high[part], fixed[part], its_radii, options)
         return _search_dividing(some, begun, options)
 
     return _solution(_Search.join(list(map_parts(search, rows.split(_part_size(problem, x))))), [])
@@ -135,19 +135,32 @@ class _Options:
 
 @dataclass
 class _Search:
-    """Where the problems are; one row each."""
+    """Where the problems are; one row each.
+
+    Attributes:
+        point: residual, Jacobian and what follows from them.
+        low, high: bounds.
+        fixed: parameters that may not move at all.
+        active: parameters that do not move in this iteration: fixed, or pushed across a bound by steepest descent.
+        seen: largest norm of every column of the Jacobian so far.
+        radii: of the trust regions, in scaled units.
+        status: `Status`, as integers.
+        iterations, evaluations: how many.
+        accepted: whether the last step was accepted.
+        model: what the next step is taken in.
+    """
 
     point: Point
     low: Tensor
     high: Tensor
-    held: Tensor
+    fixed: Tensor
     active: Tensor
     seen: Tensor
     radii: Tensor
     status: Tensor
     iterations: Tensor
     evaluations: Tensor
-    fresh: Tensor
+    accepted: Tensor
     model: Model | None = None
 
     @property
@@ -185,14 +198,14 @@ def _part_size(problem: DivisibleProblem, x: Tensor) -> int:
 
 
 def _begin(
-    problem: Problem, x: Tensor, low: Tensor, high: Tensor, held: Tensor, radii: Tensor | None, options: _Options
+    problem: Problem, x: Tensor, low: Tensor, high: Tensor, fixed: Tensor, radii: Tensor | None, options: _Options
 ) -> _Search:
     """The search at its start."""
     point = evaluate(problem, x, options.weigher)
     status = torch.full((len(x),), int(Status.ITERATION_LIMIT), dtype=torch.int64, device=x.device)
     status = torch.where(point.finite, status, int(Status.NOT_FINITE_START))
     none = torch.zeros_like(status)
-    search = _Search(point, low, high, held, held, point.norms, none, status, none, none + 1, point.finite)
+    search = _Search(point, low, high, fixed, fixed, point.norms, none, status, none, none + 1, point.finite)
     if radii is None:
         radii = first_radius(torch.nan_to_num(x, 0, 0, 0), search.scale, point.residual)
     return replace(search, radii=radii)
@@ -218,7 +231,7 @@ def _search_dividing(problem: DivisibleProblem, search: _Search, options: _Optio
     part = problem
     for _ in range(options.max_iterations):
         done = search.done
-        if int(done.sum()) > _FINISHED_SHARE * len(done) and not bool(done.all()):
+        if int(done.sum()) > _FINISHED_FRACTION * len(done) and not bool(done.all()):
             parked.append(replace(search.rows(torch.nonzero(done).squeeze(1)), model=None))
             where.append(rows[done])
             going = torch.nonzero(~done).squeeze(1)
@@ -234,8 +247,10 @@ def _search_dividing(problem: DivisibleProblem, search: _Search, options: _Optio
 def _iterate(problem: Problem, search: _Search, options: _Options) -> tuple[_Search, tuple[Tensor, ...] | None]:
     """One iteration, and its cost, radius, acceptance and gain; None where every problem has ended."""
     point, low, high, radii, scale = search.point, search.low, search.high, search.radii, search.scale
-    held, fresh, status, done = search.held, search.fresh & ~search.done, search.status, search.done
-    active = torch.where(fresh[:, None], held | active_set(point.x, point.gradient, low, high), search.active)
+    fixed, status, done = search.fixed, search.status, search.done
+    # Problems whose last step was accepted, and whose model is therefore out of date.
+    advanced = search.accepted & ~done
+    active = torch.where(advanced[:, None], fixed | active_set(point.x, point.gradient, low, high), search.active)
     flat = ~done & (_cosine(point, active) <= options.gradient_tolerance)
     status, done = torch.where(flat, int(Status.GRADIENT), status), done | flat
     if bool(done.all()):
@@ -246,18 +261,19 @@ def _iterate(problem: Problem, search: _Search, options: _Options) -> tuple[_Sea
     if bounded and options.damped:
         point = replace(point, damping=bound_damping(point.x, point.gradient, point.norms, low, high))
         metric = (scale.square() + point.damping).sqrt()
-    model = _update(search.model, options.descent, point, metric, active, fresh & ~done)
+    model = _update(search.model, options.descent, point, metric, active, advanced & ~done)
     path = options.descent.path(model, radii)
     stay = done[:, None] | active
     first, last = torch.where(stay, 0.0, path.first), torch.where(stay, 0.0, path.last)
     if bounded:
-        step, slope, bend = _within(first, last, point, model.easy, low, high)
+        step, slope, bend = _within(first, last, point, model.well_conditioned, low, high)
     else:
-        step, (slope, bend) = last, (term.squeeze(1) for term in _model_terms(point, last[:, :, None], model.easy))
+        terms = _model_terms(point, last[:, :, None], model.well_conditioned)
+        step, (slope, bend) = last, (term.squeeze(1) for term in terms)
     full = path.full & (step == last).all(1)
     trial_x = point.x + step
     if bounded:
-        trial_x = settle(trial_x, point.x, low, high)
+        trial_x = project_to_bounds(trial_x, point.x, low, high)
     trial_x = torch.where(step == 0, point.x, trial_x)
     # A step that was stopped by a bound says nothing about how near the solution is.
     met = (((trial_x == low) | (trial_x == high)) != ((point.x == low) | (point.x == high))).any(1)
@@ -285,7 +301,7 @@ def _iterate(problem: Problem, search: _Search, options: _Options) -> tuple[_Sea
     radii = torch.where(done, radii, moved)
     point = point.accept(trial, accepted)
     search = _Search(
-        point, low, high, held, active,
+        point, low, high, fixed, active,
         torch.where(accepted[:, None], torch.maximum(search.seen, trial.norms), search.seen),
         radii, torch.where(done, status, ended),
         search.iterations + (~done).long(), search.evaluations + (~done).long(), accepted, model,
@@ -299,7 +315,7 @@ def _solution(search: _Search, record: list[tuple[Tensor, ...]]) -> Solution:
     for value in Status:
         converged |= (status == int(value)) & value.converged
     kept = _history((record[0][0], record[0][1]), record[1:]) if record else None
-    free_now = ~search.held & (search.low < search.high)
+    free_now = ~search.fixed & (search.low < search.high)
     return Solution(
         point.x, point.cost, status, converged, search.iterations, search.evaluations, point.raw, point.jacobian,
         free_now, kept,
@@ -321,43 +337,45 @@ def _place(
     low, high = sides
     if not bool((low <= high).all()):
         raise ValueError("bounds: a lower bound above its upper bound, or NaN")
-    held = torch.zeros_like(start, dtype=torch.bool)
+    fixed = torch.zeros_like(start, dtype=torch.bool)
     if free is not None:
         if free.shape not in (start.shape, start.shape[1:]) or free.dtype != torch.bool:
             raise ValueError(f"free: {tuple(free.shape)} {free.dtype}: expected bool [P] or [S, P]")
-        held = ~free.to(start.device).expand_as(start)
+        fixed = ~free.to(start.device).expand_as(start)
     inside = torch.minimum(torch.maximum(start.detach(), low), high)
-    return torch.where(held, start.detach(), inside), low, high, held
+    return torch.where(fixed, start.detach(), inside), low, high, fixed
 
 
-def _update(model: Model | None, descent: Descent, point: Point, scale: Tensor, active: Tensor, fresh: Tensor) -> Model:
+def _update(
+    model: Model | None, descent: Descent, point: Point, scale: Tensor, active: Tensor, advanced: Tensor
+) -> Model:
     """The models of the problems that moved, made anew; the others as they are."""
-    if model is None or bool(fresh.all()):
+    if model is None or bool(advanced.all()):
         return descent.model(point, scale, active)
-    if not bool(fresh.any()):
+    if not bool(advanced.any()):
         return model
-    rows = torch.nonzero(fresh).squeeze(1)
+    rows = torch.nonzero(advanced).squeeze(1)
     made = descent.model(point.rows(rows), scale[rows], active[rows])
     return model.replace_rows(rows, made)
 
 
 def _within(
-    first: Tensor, last: Tensor, point: Point, easy: Tensor, low: Tensor, high: Tensor
+    first: Tensor, last: Tensor, point: Point, well_conditioned: Tensor, low: Tensor, high: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The path cut at the bounds, or one of its ends put back onto them: the lowest in the model, and its terms."""
     # Rounding, or a fixed parameter outside of its bounds, must not make the box exclude 0.
     below, above = (low - point.x).clamp_max(0), (high - point.x).clamp_min(0)
-    pushed = (torch.minimum(torch.maximum(end, below), above) for end in (last, first))
-    steps = torch.stack([cut(first, last, below, above), *pushed], 2)
-    slope, bend = _model_terms(point, steps, easy)
+    clamped = (torch.minimum(torch.maximum(end, below), above) for end in (last, first))
+    steps = torch.stack([cut(first, last, below, above), *clamped], 2)
+    slope, bend = _model_terms(point, steps, well_conditioned)
     best = (slope + bend).argmin(1, keepdim=True)
     step = steps.take_along_dim(best[:, None, :], 2).squeeze(2)
     return step, slope.take_along_dim(best, 1).squeeze(1), bend.take_along_dim(best, 1).squeeze(1)
 
 
-def _model_terms(point: Point, steps: Tensor, easy: Tensor) -> tuple[Tensor, Tensor]:
+def _model_terms(point: Point, steps: Tensor, well_conditioned: Tensor) -> tuple[Tensor, Tensor]:
     """Linear and quadratic term of the model's change, `g s` and `|J s|^2 / 2`, `[S, K]` for steps `[S, P, K]`."""
-    return (point.gradient[:, :, None] * steps).sum(1), 0.5 * point.stretch(steps, easy)
+    return (point.gradient[:, :, None] * steps).sum(1), 0.5 * point.stretch(steps, well_conditioned)
 
 
 def _cosine(point: Point, active: Tensor) -> Tensor:

@@ -52,14 +52,14 @@ class Point:
             torch.where(row, other.finite, self.finite),
         )
 
-    def stretch(self, steps: Float[Tensor, "s p k"], easy: Bool[Tensor, " s"]) -> Float[Tensor, "s k"]:
+    def stretch(self, steps: Float[Tensor, "s p k"], well_conditioned: Bool[Tensor, " s"]) -> Float[Tensor, "s k"]:
         """`|J s|^2`, and the damping: from `J^T J` where that is as good, from J elsewhere."""
-        return self._stretch(steps, easy) + (self.damping[:, :, None] * steps.square()).sum(1)
+        return self._stretch(steps, well_conditioned) + (self.damping[:, :, None] * steps.square()).sum(1)
 
-    def _stretch(self, steps: Tensor, easy: Tensor) -> Tensor:
-        if bool(easy.any()):
+    def _stretch(self, steps: Tensor, well_conditioned: Tensor) -> Tensor:
+        if bool(well_conditioned.any()):
             square = (steps * (self.normal @ steps)).sum(1).clamp_min(0)
-            hard = torch.nonzero(~easy).squeeze(1)
+            hard = torch.nonzero(~well_conditioned).squeeze(1)
             if len(hard) == 0:
                 return square
             return square.index_copy(0, hard, (self.jacobian[hard] @ steps[hard]).square().sum(1))

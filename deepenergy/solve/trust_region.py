@@ -41,10 +41,10 @@ def next_radius(
         decrease: of the cost; negative where it rose.
         full: whether the step was not cut short by the radius.
     """
-    # The minimum of the parabola through cost and slope here and the cost there, as a share of the step.
+    # The minimum of the parabola through cost and slope here and the cost there, as a fraction of the step.
     bend = torch.where(torch.isfinite(decrease), decrease - slope.abs(), -torch.inf)
-    share = torch.where(bend < 0, slope.abs() / (-2 * bend).clamp_min(torch.finfo(radius.dtype).tiny), 0.5)
-    shorter = torch.minimum(radius, length) * share.clamp(0.1, 0.5)
+    fraction = torch.where(bend < 0, slope.abs() / (-2 * bend).clamp_min(torch.finfo(radius.dtype).tiny), 0.5)
+    shorter = torch.minimum(radius, length) * fraction.clamp(0.1, 0.5)
     # Its square must stay a number, however long the way along a parameter that has lost its influence.
     most = torch.finfo(radius.dtype).max ** 0.25
     longer = torch.where(full, torch.maximum(radius, 2 * length), 2 * radius).clamp_max(most)
