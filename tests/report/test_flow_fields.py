@@ -15,14 +15,16 @@ from typer.testing import CliRunner
 
 from deepenergy import InputError, Plates, SolverConfig
 from deepenergy.commands.cli import app
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.flow import Flow
 from deepenergy.io.flow.flo import read_flo
 from deepenergy.landmarks import observe as observing
 from deepenergy.landmarks.detector import Candidates
-from deepenergy.landmarks.observe import observe
+from deepenergy.landmarks.observe import ObserveSettings, observe
 from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.pipeline.shot import complete
 from deepenergy.report import write_flow_fields
+from deepenergy.scene.views import Views
 from deepenergy.shot_file import Shot
 from deepenergy.temporal import refine as refinement
 
@@ -105,8 +107,8 @@ def test_wrong_temporal_settings_are_refused(wrong: dict) -> None:
 def test_order_sweeps_and_prior_arrive_at_the_refinement(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[float, int, str]] = []
 
-    def sweep(chain, state, prior, flow, free, bounds, sweeps, own):
-        seen.append((float(prior.controls[0]), sweeps, "own" if own else "plates"))
+    def sweep(problem, state, sweeps, own):
+        seen.append((float(problem.prior.controls[0]), sweeps, "own" if own else "plates"))
         return state
 
     monkeypatch.setattr(refinement, "jacobi", sweep)
@@ -115,7 +117,7 @@ def test_order_sweeps_and_prior_arrive_at_the_refinement(monkeypatch: pytest.Mon
     near = track.rotation[:1].repeat(4, 0)
     still = type(track)(**{**vars(track), "rotation": near, "sigma": {}, "before": {}})
     plates = Plates.from_array(np.zeros((4, 80, 96, 3), np.float32), first_frame=1001)
-    complete(still, [plates], rig, [tiny_camera()], config, None, lambda _what, _done, _total: None)
+    complete(still, FitContext(Views.match(plates, tiny_camera()), rig, config))
     assert seen == [(refinement.RefineConfig().controls * 0.5, 7, "own")]
 
 
@@ -149,18 +151,15 @@ def test_one_euro_filters_boxes_and_landmarks_of_the_plates(monkeypatch: pytest.
     monkeypatch.setattr(observing, "find_landmarks", landmarks)
     plates = Plates.from_array(np.zeros((count, 80, 96, 3), np.float32))
 
-    def silent(_what: str, _done: int, _total: int) -> None:
-        """No progress report."""
-
     def roughness(values: torch.Tensor) -> float:
         return float(values.diff(n=2, dim=0).square().mean())
 
-    arguments = ([plates], plates.frames, OneFace(), None, silent, 1)
-    plain = observe(*arguments)  # pyright: ignore[reportArgumentType]
+    arguments = (Views.match(plates, tiny_camera()), plates.frames, OneFace(), None)
+    plain = observe(*arguments, ObserveSettings(box_window=1))  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(plain.points[:, 0], noisy)
     before = torch.cat(seen_boxes[3:])
     seen_boxes.clear()
-    filtered = observe(*arguments, frame_rate=24.0)  # pyright: ignore[reportArgumentType]
+    filtered = observe(*arguments, ObserveSettings(box_window=1, frame_rate=24.0))  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(filtered.points[:, 0], one_euro(noisy, 24.0))
     assert roughness(filtered.points[:, 0]) < 0.5 * roughness(noisy)
     assert roughness(torch.cat(seen_boxes[3:])) < 0.5 * roughness(before)
