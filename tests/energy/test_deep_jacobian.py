@@ -238,10 +238,10 @@ def test_bad_arguments(ball: Renderer) -> None:
         deep_landmarks(ball, network, base, step, CAMERAS, crops, free, mode="backward")  # pyright: ignore
     with pytest.raises(InputError, match="memory_mb: found 0"):
         deep_landmarks(ball, network, base, step, CAMERAS, crops, free, memory_mb=0)
-    for changed in ({"step": step[:, :-1]}, {"crops": crops[:, :1]}, {"free": free[:-1]}):
-        given = {"step": step, "crops": crops, "free": free, **changed}
+    for changed in ({"step": step[:, :-1]}, {"windows": crops[:, :1]}, {"free": free[:-1]}):
+        given = {"step": step, "windows": crops, "free": free, **changed}
         with pytest.raises(InputError, match=f"deep jacobian {next(iter(changed))}: found shape"):
-            deep_landmarks(ball, network, base, given["step"], CAMERAS, given["crops"], given["free"])
+            deep_landmarks(ball, network, base, given["step"], CAMERAS, given["windows"], given["free"])
 
 
 # -- the network's part ------------------------------------------------------------------------------------------

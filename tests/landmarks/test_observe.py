@@ -85,6 +85,7 @@ def test_nothing_is_searched_unless_asked_for(passing: Plates, network: HeatmapN
     assert len(found.problems) == len(passing.frames) and bool(torch.isnan(found.points).all())
 
 
+@pytest.mark.slow
 def test_what_is_no_face_is_not_found(photograph: np.ndarray, network: HeatmapNetwork) -> None:
     for other in (skimage.data.astronaut()[220:, :250], skimage.data.chelsea(), skimage.data.coffee()[:300, :300]):
         image = torch.from_numpy(np.ascontiguousarray(other)).permute(2, 0, 1).float() / 255

@@ -26,7 +26,6 @@ from deepenergy.pipeline.shot import complete
 from deepenergy.report import write_flow_fields
 from deepenergy.scene.views import Views
 from deepenergy.shot_file import Shot
-from deepenergy.temporal import refine as refinement
 
 
 class Right:
@@ -104,21 +103,24 @@ def test_wrong_temporal_settings_are_refused(wrong: dict) -> None:
         SolverConfig(**wrong)
 
 
-def test_order_sweeps_and_prior_arrive_at_the_refinement(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[float, int, str]] = []
-
-    def sweep(problem, state, sweeps, own):
-        seen.append((float(problem.prior.controls[0]), sweeps, "own" if own else "plates"))
-        return state
-
-    monkeypatch.setattr(refinement, "jacobi", sweep)
+def test_order_sweeps_and_prior_change_the_refinement() -> None:
     rig, track = tiny_rig(), tiny_track(4)
-    config = SolverConfig(refine="self_flow", refine_order="jacobi", refine_sweeps=7, refine_prior=0.5, infill="none")
     near = track.rotation[:1].repeat(4, 0)
     still = type(track)(**{**vars(track), "rotation": near, "sigma": {}, "before": {}})
     plates = Plates.from_array(np.zeros((4, 80, 96, 3), np.float32), first_frame=1001)
-    complete(still, FitContext(Views.match(plates, tiny_camera()), rig, config))
-    assert seen == [(refinement.RefineConfig().controls * 0.5, 7, "own")]
+
+    def moved_by(order: str = "jacobi", sweeps: int = 1, prior: float = 0.5) -> np.ndarray:
+        config = SolverConfig(
+            refine="self_flow", refine_order=order, refine_sweeps=sweeps, refine_prior=prior, infill="none"
+        )
+        found = complete(still, FitContext(Views.match(plates, tiny_camera()), rig, config))
+        return np.abs(found.weights - still.weights)
+
+    once = moved_by()
+    assert once.max() > 1e-3
+    assert not np.allclose(moved_by(sweeps=3), once)
+    assert not np.allclose(moved_by(order="gauss_seidel"), once)
+    assert not np.allclose(moved_by(prior=100.0), once)
 
 
 def test_one_euro_filters_boxes_and_landmarks_of_the_plates(monkeypatch: pytest.MonkeyPatch) -> None:
