@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -26,13 +28,34 @@ def test_public_names_are_exported_once_and_in_order() -> None:
     assert sorted(deepenergy.__all__) == list(deepenergy.__all__)
 
 
-def test_everything_that_the_package_binds_is_public() -> None:
+def names_for_type_checkers() -> dict[str, tuple[str, str]]:
+    """Public name -> (module, name there), as the package's `if TYPE_CHECKING` block tells type checkers."""
     tree = ast.parse(Path(inspect.getfile(deepenergy)).read_text(encoding="utf-8"))
-    bound = [
-        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    ]
-    public = [name for name in bound if not name.startswith("_") and name != "annotations"]
-    assert sorted(public) == sorted(deepenergy.__all__)
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    names = {
+        alias.asname or alias.name: (node.module or "", alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    # Older names of what is imported.
+    for node in block.body:
+        if isinstance(node, ast.Assign):
+            names |= {ast.unparse(target): names[ast.unparse(node.value)] for target in node.targets}
+    return names
+
+
+def test_type_checkers_and_python_know_the_same_names() -> None:
+    names = names_for_type_checkers()
+    assert sorted(names) == sorted(deepenergy.__all__)
+    assert set(deepenergy.__all__) <= set(dir(deepenergy))
+    for name, (module, own) in names.items():
+        assert getattr(deepenergy, name) is getattr(import_module(module), own)
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Solvr'"):
+        _ = deepenergy.Solvr  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +77,14 @@ def test_the_version_is_the_installed_one() -> None:
     except PackageNotFoundError:
         pytest.skip("deepenergy is imported from its folder and not installed")
     assert deepenergy.__version__ == installed
+
+
+def test_package_citation_and_changes_have_one_version() -> None:
+    root = Path(inspect.getfile(deepenergy)).parents[1]
+    citation = re.search(r"^version: (.+)$", (root / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    changes = re.search(r"^## ([^ ]+)", (root / "CHANGES.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert citation is not None and citation[1] == deepenergy.__version__
+    assert changes is not None and changes[1] == deepenergy.__version__
 
 
 def test_the_package_is_typed() -> None:

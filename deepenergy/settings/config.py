@@ -8,9 +8,9 @@ from typing import get_args
 import torch
 
 from deepenergy.flow import NETWORKS
-from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.render.operations import Backend
 from deepenergy.runtime.errors import InputError
+from deepenergy.scene.view_windows import MOST_READINGS
 from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
 from deepenergy.solve import Cauchy, GemanMcClure, Huber, Kernel, Welsch
 

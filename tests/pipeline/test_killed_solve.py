@@ -15,7 +15,7 @@ from PIL import Image
 
 from deepenergy import Rig, Track
 from deepenergy.builtin_head.performance import performance
-from deepenergy.commands.demo import demo_camera, write_plates, write_shot
+from deepenergy.commands.demo_shot import demo_camera, write_plates, write_shot
 from deepenergy.scene.track import REFINED
 
 FRAMES, LOST = 5, 1003
