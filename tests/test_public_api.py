@@ -82,7 +82,7 @@ def test_the_version_is_the_installed_one() -> None:
 def test_package_citation_and_changes_have_one_version() -> None:
     root = Path(inspect.getfile(deepenergy)).parents[1]
     citation = re.search(r"^version: (.+)$", (root / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
-    changes = re.search(r"^## ([^ ]+)", (root / "CHANGES.md").read_text(encoding="utf-8"), re.MULTILINE)
+    changes = re.searchX, (root / "CHANGES.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert citation is not None and citation[1] == deepenergy.__version__
     assert changes is not None and changes[1] == deepenergy.__version__
 

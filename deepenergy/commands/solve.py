@@ -39,8 +39,7 @@ def solve(
     described = Shot.load(shot)
     config = described.solver_config()
     if renderer is not None:
-        # The settings refuse names that they do not know.
-        config = replace(config, renderer=renderer)  # pyright: ignore[reportArgumentType]
+        config = replace(config, renderer=renderer)
     if stages is not None:
         config = replace(config, stages=read_stages(stages, described.rig_groups))
     plates, rig, cameras = described.open(frames)
