@@ -1,4 +1,4 @@
-# `make demo` and `make test` install what they need into .venv first; PYTHON=python3.12 chooses another interpreter.
+# `make demo`, `make test` and `make test-all` install what they need into .venv first; PYTHON=python3.12 chooses another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,10 +9,13 @@ SOURCES := deepenergy benchmarks examples tests training
 # Two OpenMP threads on a busy two-core machine are ten times slower than one.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test test-fast lint format bench clean
+# Two workers; one that runs out of tests takes some of the other's.
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: help install demo test test-all lint format bench clean
 
 help:
-	@echo "make demo | test | test-fast | lint | format | bench | clean"
+	@echo "make demo | test | test-all | lint | format | bench | clean"
 
 install: $(STAMP)
 
@@ -31,11 +34,13 @@ $(STAMP):
 demo: $(STAMP)
 	$(BIN)/deepenergy demo --output out/demo
 
+# What one waits for before a commit; ARGS=--cov=deepenergy adds a table of the lines that were run.
 test: lint
-	$(TEST_ENV) $(BIN)/python -m pytest
+	$(PYTEST) -m "not slow" $(ARGS)
 
-test-fast: $(STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow"
+# What continuous integration runs.
+test-all: lint
+	$(PYTEST) $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError
 
@@ -30,10 +30,8 @@ from deepenergy.runtime.toml_input import read_toml, shown
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.rig import Rig
+from deepenergy.settings.config import SolverConfig
 from deepenergy.settings.schedule_toml import stages_of
-
-if TYPE_CHECKING:
-    from deepenergy.settings.config import SolverConfig
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -133,8 +131,6 @@ class Shot(BaseModel):
         Raises:
             InputError: an unknown field, or a value of the wrong type or outside its range.
         """
-        from deepenergy.settings.config import SolverConfig
-
         hints = get_type_hints(SolverConfig)
         # Structures such as the schedule of stages are for Python; a shot file sets plain values.
         plain = (str, int, float, bool, type(None))

@@ -9,10 +9,12 @@ An arrow is left out where others lead to the same room.
 from __future__ import annotations
 
 import ast
-import textwrap
 from collections.abc import Mapping
 from html import escape
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
+from textwrap import wrap
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "deepenergy"
@@ -82,52 +84,84 @@ def direct(imports: Mapping[str, set[str]]) -> list[tuple[str, str]]:
     ]
 
 
-def columns_of(rows: list[list[str]], arrows: list[tuple[str, str]]) -> list[list[str]]:
-    """The rooms of every floor, each at the mean place of those that it is joined to, so that few arrows cross."""
+def chains_of(arrows: list[tuple[str, str]], floors: Mapping[str, int]) -> list[list[str]]:
+    """Every arrow as its rooms with a place to pass on every floor between them."""
+    chains = []
+    for upper, lower in arrows:
+        between = [f"{upper}>{lower}@{level}" for level in range(floors[upper] - 1, floors[lower], -1)]
+        chains.append([upper, *between, lower])
+    return chains
+
+
+def width_of(node: str) -> int:
+    """The width of a room, or of a place where an arrow passes."""
+    return 0 if ">" in node else BOX
+
+
+def middles_of(rows: list[list[str]], chains: list[list[str]]) -> tuple[dict[str, float], float]:
+    """Where the middle of every room and passing place is, and the width of it all.
+
+    On each floor they are ordered by the mean place of those that they are joined to, so that few arrows cross.
+    """
+    joined: dict[str, list[str]] = {node: [] for row in rows for node in row}
+    for chain in chains:
+        for a, b in pairwise(chain):
+            joined[a].append(b)
+            joined[b].append(a)
+    widths = [sum(width_of(node) + GAP for node in row) for row in rows]
+    whole = max(widths) + 2 * MARGIN - GAP
+
+    def placed(row: list[str], own: float) -> dict[str, float]:
+        left, middles = (whole - own + GAP) / 2, {}
+        for node in row:
+            middles[node] = left + width_of(node) / 2
+            left += width_of(node) + GAP
+        return middles
+
     rows = [sorted(row) for row in rows]
-    for _ in range(12):
-        place = {room: (i + 0.5) / len(row) for row in rows for i, room in enumerate(row)}
-        for row in rows:
-            means: dict[str, tuple[float, str]] = {}
-            for room in row:
-                joined = [place[b if a == room else a] for a, b in arrows if room in (a, b)] or [place[room]]
-                means[room] = (round(sum(joined) / len(joined), 6), room)
+    middle = {node: at for row, own in zip(rows, widths, strict=True) for node, at in placed(row, own).items()}
+    for _ in range(20):
+        for row, own in (*zip(rows, widths, strict=True), *reversed(list(zip(rows, widths, strict=True)))):
+            means = {node: (round(fmean(middle[other] for other in joined[node]), 3), node) for node in row}
             row.sort(key=means.__getitem__)
-            place |= {room: (i + 0.5) / len(row) for i, room in enumerate(row)}
-    return rows
+            middle |= placed(row, own)
+    return middle, whole
 
 
 def draw() -> str:
     """The picture, as SVG text; the same for the same sources."""
     imports, purpose = read_rooms()
-    floors, arrows = floors_of(imports), direct(imports)
-    rows = [[room for room in imports if floors[room] == level] for level in range(max(floors.values()) + 1)]
-    rows = columns_of(rows, arrows)
-    widest = max(len(row) for row in rows)
-    width = 2 * MARGIN + widest * BOX + (widest - 1) * GAP
-    height = 2 * MARGIN + (len(rows) - 1) * FLOOR + HEIGHT
-    corner: dict[str, tuple[float, float]] = {}
-    for level, row in enumerate(rows):
-        left = (width - len(row) * BOX - (len(row) - 1) * GAP) / 2
-        for i, room in enumerate(row):
-            corner[room] = (left + i * (BOX + GAP), MARGIN + (len(rows) - 1 - level) * FLOOR)
+    floors = floors_of(imports)
+    chains = chains_of(direct(imports), floors)
+    top = max(floors.values())
+    rows = [[room for room in imports if floors[room] == level] for level in range(top + 1)]
+    for chain in chains:
+        for node in chain[1:-1]:
+            rows[int(node.partition("@")[2])].append(node)
+    middle, width = middles_of(rows, chains)
+    above = {node: MARGIN + (top - level) * FLOOR for level, row in enumerate(rows) for node in row}
+    height = 2 * MARGIN + top * FLOOR + HEIGHT
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" width="{width:g}" height="{height}" '
         'font-family="Helvetica, Arial, sans-serif">',
-        f'<rect width="{width}" height="{height}" fill="{PAPER}"/>',
+        f'<rect width="{width:g}" height="{height}" fill="{PAPER}"/>',
         '<defs><marker id="to" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         f'<path d="M0 0L8 4L0 8z" fill="{LINE}"/></marker></defs>',
     ]
-    for upper, lower in arrows:
-        (x0, y0), (x1, y1) = corner[upper], corner[lower]
-        x0, y0, x1 = x0 + BOX / 2, y0 + HEIGHT, x1 + BOX / 2
-        bend = (y1 - y0) / 2
-        curve = f"M{x0:g} {y0:g}C{x0:g} {y0 + bend:g} {x1:g} {y1 - bend:g} {x1:g} {y1:g}"
+    for chain in chains:
+        curve = f"M{middle[chain[0]]:g} {above[chain[0]] + HEIGHT:g}"
+        for a, b in pairwise(chain):
+            y0, y1 = above[a] + HEIGHT, above[b]
+            bend = (y0 + y1) / 2
+            curve += f"C{middle[a]:g} {bend:g} {middle[b]:g} {bend:g} {middle[b]:g} {y1:g}"
+            if b != chain[-1]:
+                curve += f"V{y1 + HEIGHT:g}"
         parts.append(f'<path d="{curve}" fill="none" stroke="{LINE}" stroke-width="1.2" marker-end="url(#to)"/>')
-    for room, (x, y) in corner.items():
-        folder = (PACKAGE / room).is_dir()
+    for room in imports:
+        x, y = middle[room] - BOX / 2, above[room]
+        folder = (PACKAGE / room).is_dir() and room != PUBLIC
         name = f"{room}/" if folder else "__init__.py" if room == PUBLIC else f"{room}.py"
-        lines = textwrap.wrap(purpose[room].partition(". ")[0].rstrip("."), 36, max_lines=3, placeholder=" ...")
+        lines = wrap(purpose[room].partition(". ")[0].rstrip("."), 34, max_lines=3, placeholder=" ...")
         parts += [
             f'<rect x="{x:g}" y="{y:g}" width="{BOX}" height="{HEIGHT}" rx="6" fill="{BOXES}" stroke="{INK}"/>',
             f'<text x="{x + 9:g}" y="{y + 18:g}" font-size="13" font-weight="bold" fill="{INK}">{escape(name)}</text>',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +31,11 @@ def test_ground_truth_shot_by_one_camera(test_data: Path) -> None:
     assert float(np.nanmedian(found.landmark_px)) <= 2.5
 
 
-def test_a_real_performance_with_the_rig_of_anybody(test_data: Path, tmp_path: Path) -> None:
-    with tarfile.open(test_data / "ict-facekit.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+def test_a_real_performance_with_the_rig_of_anybody(test_data: Path, facekit_folder: Path) -> None:
     plates = Plates.open(test_data / "clips" / "d18.mp4", frames="1-216x6", name="main")
     camera = Camera.look_at(plates.width, plates.height, 900.0, (0.0, 0.0, 0.8), name="main")
     solver = Solver()
-    person = solver.fit_identity(plates, Rig.load(tmp_path / "ict-facekit"), camera)
+    person = solver.fit_identity(plates, Rig.load(facekit_folder), camera)
     track = solver.fit_sequence(plates, person, camera)
     assert track.frames.tolist() == list(plates.frames)
     assert float((track.status == "solved").mean()) >= 0.95

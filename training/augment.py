@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from training.backgrounds import random_background
@@ -53,12 +54,13 @@ def _warp(
         linear = linear @ np.diag([-1.0, 1.0]).astype(np.float32)
     offset = SIZE / 2 + shift - linear @ np.full(2, CANVAS / 2, np.float32)
     matrix = np.concatenate([linear, (offset + linear @ np.full(2, 0.5, np.float32) - 0.5)[:, None]], 1)
-    crop = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR).astype(np.float32) / 255
+    crop = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR).astype(np.float32)
+    crop /= np.float32(255)
     marks = landmarks @ linear.T + offset
     return crop, (marks[MIRROR] if mirror else marks).astype(np.float32)
 
 
-def _occlude(rng: np.random.Generator, crop: Array) -> None:
+def _occlude(rng: np.random.Generator, crop: MatLike) -> None:
     cover = random_background(rng, SIZE)
     if rng.uniform() < 0.5:
         cover = cover * 0.3 + rng.uniform(0, 1) * np.array([0.8, 0.6, 0.5], np.float32)
@@ -66,15 +68,25 @@ def _occlude(rng: np.random.Generator, crop: Array) -> None:
     centre = rng.uniform(30, SIZE - 30, 2)
     if rng.uniform() < 0.6:
         size = rng.uniform(12, 55, 2)
-        cv2.ellipse(mask, np.int32(centre), np.int32(size), rng.uniform(0, 180), 0, 360, 1.0, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            mask,
+            centre.astype(int).tolist(),
+            size.astype(int).tolist(),
+            rng.uniform(0, 180),
+            0,
+            360,
+            1.0,
+            -1,
+            cv2.LINE_AA,
+        )
     else:
         polygon = centre + rng.uniform(-60, 60, (int(rng.integers(3, 7)), 2))
-        cv2.fillPoly(mask, [np.int32(polygon)], 1.0, cv2.LINE_AA)
+        cv2.fillPoly(mask, [polygon.astype(np.int32)], 1.0, cv2.LINE_AA)
     mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 2))[..., None]
     crop += mask * (np.clip(cover, 0, 1) - crop)
 
 
-def _camera(rng: np.random.Generator, crop: Array) -> Array:
+def _camera(rng: np.random.Generator, crop: MatLike) -> Array:
     if rng.uniform() < 0.25:
         small = int(SIZE * rng.uniform(0.2, 0.9))
         crop = cv2.resize(cv2.resize(crop, (small, small), interpolation=cv2.INTER_AREA), (SIZE, SIZE))
@@ -97,5 +109,8 @@ def _camera(rng: np.random.Generator, crop: Array) -> Array:
     if rng.uniform() < 0.3:
         quality = int(rng.integers(25, 90))
         coded = cv2.imencode(".jpg", (crop * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        crop = cv2.imdecode(coded, cv2.IMREAD_COLOR).astype(np.float32) / 255
+        decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        crop = decoded.astype(np.float32)
+        crop /= np.float32(255)
     return crop

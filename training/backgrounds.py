@@ -67,7 +67,7 @@ def random_background(rng: np.random.Generator, size: int) -> NDArray[np.float32
     image = np.ascontiguousarray(image, np.float32)
     for _ in range(rng.integers(0, 9)):
         colour = tuple(float(v) for v in rng.uniform(0, 1, 3))
-        a, b = rng.integers(0, size, 2), rng.integers(0, size, 2)
+        a, b = rng.integers(0, size, 2).tolist(), rng.integers(0, size, 2).tolist()
         pick = rng.uniform()
         if pick < 0.35:
             cv2.line(image, a, b, colour, int(rng.integers(1, 14)), cv2.LINE_AA)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 SIZE = 512
@@ -69,10 +70,15 @@ def _blob(centre: Array, radius: float) -> Array:
     return np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * radius**2)).astype(np.float32)
 
 
+def _unit(image: MatLike) -> Array:
+    """Bytes as [0, 1]."""
+    return np.divide(image, 255, dtype=np.float32)
+
+
 def _filled(polygon: Array, soft: float) -> Array:
     mask = np.zeros((SIZE, SIZE), np.uint8)
     cv2.fillPoly(mask, [np.round(polygon * 16).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
-    return cv2.GaussianBlur(mask, (0, 0), soft).astype(np.float32) / 255
+    return _unit(cv2.GaussianBlur(mask, (0, 0), soft))
 
 
 def _lips(rng: np.random.Generator, image: Array, at: Array, tone: Array) -> None:
@@ -87,7 +93,7 @@ def _lips(rng: np.random.Generator, image: Array, at: Array, tone: Array) -> Non
     cv2.polylines(line, [np.round(inner * 16).astype(np.int32)], False, 255, 2, cv2.LINE_AA, 4)
     _tint(
         image,
-        cv2.GaussianBlur(line, (0, 0), 1.2).astype(np.float32) / 255,
+        _unit(cv2.GaussianBlur(line, (0, 0), 1.2)),
         np.full(3, rng.uniform(0.2, 0.7), np.float32),
     )
 
@@ -106,7 +112,7 @@ def _brows(rng: np.random.Generator, image: Array, at: Array, hair: Array) -> No
             k = int(t)
             root = centre[k] * (1 - t + k) + centre[k + 1] * (t - k) + rng.normal(0, taper[k, 0] * 0.5, 2) * [0.3, 1]
             tip = root + np.array([outwards * rng.uniform(3, 9), rng.uniform(-7, 1)])
-            cv2.line(strokes, np.int32(root * 16), np.int32(tip * 16), 255, 1, cv2.LINE_AA, 4)
+            cv2.line(strokes, (root * 16).astype(int).tolist(), (tip * 16).astype(int).tolist(), 255, 1, cv2.LINE_AA, 4)
         both = np.clip(mask * density * rng.uniform(0.5, 1) + strokes.astype(np.float32) / 255 * density * 0.6, 0, 1)
         image += both[..., None] * (hair * 0.7 - image)
 

@@ -207,7 +207,8 @@ class _Products(torch.autograd.Function):
         a, b = (v.detach().numpy() for v in ctx.saved_tensors)
         back_a, back_b = np.zeros_like(a), np.zeros_like(b)
         gradient = gradients[0].contiguous().numpy()
-        _products_back(gradient, a, b, ctx.x, ctx.y, *ctx.size, ctx.radius, back_a, back_b)
+        height, width = ctx.size
+        _products_back(gradient, a, b, ctx.x, ctx.y, height, width, ctx.radius, back_a, back_b)
         return torch.from_numpy(back_a), torch.from_numpy(back_b), None, None, None, None
 
 

@@ -72,6 +72,8 @@ def _seen(rng: np.random.Generator, images: list[NDArray[np.uint8]]) -> list[Arr
         out = np.clip(out, 0, 1)
         if quality:
             coded = cv2.imencode(".jpg", (out * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-            out = cv2.imdecode(coded, cv2.IMREAD_COLOR).astype(np.float32) / 255
+            decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+            assert decoded is not None
+            out = decoded.astype(np.float32) / 255
         found.append(out)
     return found

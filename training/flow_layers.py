@@ -50,8 +50,9 @@ class Layer:
         """Where at time 1 what has its home at `points` is."""
         found = points + points @ self.motion[:, :2].T + self.motion[:, 2]
         linear = np.eye(2, dtype=np.float32) + self.motion[:, :2]
-        for _ in range(12 if self.bend is not None else 0):
-            found = (points - _sampled(self.bend, found)) @ linear.T + self.motion[:, 2]
+        if self.bend is not None:
+            for _ in range(12):
+                found = (points - _sampled(self.bend, found)) @ linear.T + self.motion[:, 2]
         return found.astype(np.float32)
 
     def picture(self, time: float) -> Array:
@@ -70,7 +71,8 @@ PIXELS = _pixels()
 def _sampled(image: Array, points: Array) -> Array:
     """Bilinear, positions with pixel centres at half-integers, the border repeated."""
     at = np.ascontiguousarray(points - 0.5, np.float32)
-    return cv2.remap(image, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    found = cv2.remap(image, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(found, np.float32)
 
 
 @dataclass
@@ -91,13 +93,15 @@ class Photographs:
             source = self.images[rng.integers(len(self.images))]
             side = int(rng.uniform(0.45, 1.0) * min(source.shape[:2]))
             top, left = rng.integers(0, source.shape[0] - side + 1), rng.integers(0, source.shape[1] - side + 1)
-            cut = cv2.resize(source[top : top + side, left : left + side], (CANVAS, CANVAS)).astype(np.float32) / 255
+            cut = cv2.resize(source[top : top + side, left : left + side], (CANVAS, CANVAS)).astype(np.float32)
+            cut /= np.float32(255)
             cut = cut[:, ::-1] if rng.uniform() < 0.5 else cut
         else:
             cut = random_background(rng, CANVAS)
             if rng.uniform() < 0.5:
                 noise = octave_noise(rng, CANVAS, int(rng.integers(8, 40)), int(rng.integers(2, 4)))
                 cut = cut + rng.uniform(0.02, 0.12) * noise[..., None]
+        cut = np.asarray(cut, np.float32)
         return np.clip(cut, 0, 1) ** np.float32(2.2)
 
 
@@ -128,7 +132,7 @@ def random_bend(rng: np.random.Generator, size: float) -> Array:
     cells = int(rng.integers(3, 8))
     size = min(size, 0.12 * SIZE / cells)
     coarse = rng.normal(0, size, (cells, cells, 2)).astype(np.float32)
-    return cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def backdrop(rng: np.random.Generator, photographs: Photographs, still: float = 0.3) -> Layer:
@@ -148,12 +152,22 @@ def cutout(rng: np.random.Generator, photographs: Photographs) -> Layer:
     radius = rng.uniform(14, 85)
     if rng.uniform() < 0.4:
         axes = radius * rng.uniform(0.4, 1.2, 2)
-        cv2.ellipse(mask, np.int32(centre), np.int32(axes), rng.uniform(0, 180), 0, 360, 1.0, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            mask,
+            centre.astype(int).tolist(),
+            axes.astype(int).tolist(),
+            rng.uniform(0, 180),
+            0,
+            360,
+            1.0,
+            -1,
+            cv2.LINE_AA,
+        )
     else:
         turns = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 12))))
         spokes = radius * rng.uniform(0.35, 1.2, (len(turns), 1))
         outline = centre + spokes * np.stack([np.cos(turns), np.sin(turns)], 1)
-        cv2.fillPoly(mask, [np.int32(outline)], 1.0, cv2.LINE_AA)
+        cv2.fillPoly(mask, [outline.astype(np.int32)], 1.0, cv2.LINE_AA)
     bend = random_bend(rng, rng.uniform(0.3, 4)) if rng.uniform() < 0.3 else None
     sheet = np.concatenate([texture * mask[..., None], mask[..., None]], 2)
     return Layer(sheet, random_motion(rng, motion_size(rng)), bend, _fraction(rng))
@@ -220,4 +234,4 @@ def layered_pair(rng: np.random.Generator, photographs: Photographs) -> FlowPair
 def stills(folder: Path, first: int = 0, last: int | None = None) -> list[NDArray[np.uint8]]:
     """Pictures of a folder, ordered by name."""
     found = [cv2.imread(str(p)) for p in sorted(folder.glob("*.jpg"))[first:last]]
-    return [np.ascontiguousarray(i[..., ::-1]) for i in found if i is not None]
+    return [np.ascontiguousarray(i[..., ::-1], np.uint8) for i in found if i is not None]

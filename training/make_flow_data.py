@@ -32,7 +32,7 @@ def training_photographs(data: Path) -> Photographs:
             images += [frame for i, frame in enumerate(clip_frames(clip)) if i % CLIP_EVERY == 0]
     skin = cv2.imread(str(data / "scan" / "LeePerrySmith_color.jpg"))
     if skin is not None:
-        images += [_small(np.ascontiguousarray(skin[..., ::-1]))] * 5
+        images += [_small(np.ascontiguousarray(skin[..., ::-1], np.uint8))] * 5
     return Photographs([_small(i) for i in images])
 
 
@@ -47,7 +47,9 @@ def held_out_photographs(data: Path) -> Photographs:
 
 def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     scale = 640 / min(image.shape[:2])
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    if scale >= 1:
+        return image
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def make_layers(out: Path, photographs: Photographs, shards: int, per_shard: int, seed: int) -> None:

@@ -46,11 +46,11 @@ def canvas_sample(image: NDArray[np.uint8], points: NDArray[np.float32]) -> Samp
     scale = CANVAS / (CANVAS_SCALE * float((high - low).max()))
     shift = CANVAS / 2 - scale * (low + high) / 2
     if scale < 0.7:
-        image = cv2.GaussianBlur(image, (0, 0), 0.4 / scale)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / scale), np.uint8)
     # warpAffine counts from pixel centres: x' + 0.5 = scale * (x + 0.5) + shift.
     matrix = np.array([[scale, 0, shift[0] + (scale - 1) / 2], [0, scale, shift[1] + (scale - 1) / 2]])
     cut = cv2.warpAffine(image, matrix, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    return Sample(cut, (points * scale + shift).astype(np.float32))
+    return Sample(np.asarray(cut, np.uint8), (points * scale + shift).astype(np.float32))
 
 
 def clip_samples(clip: Path, label_file: Path, every: int) -> list[Sample]:
@@ -72,5 +72,5 @@ def still_samples(folder: Path, label_file: Path) -> list[Sample]:
     for name, marks in zip(names, points, strict=True):
         image = cv2.imread(str(folder / name))
         if image is not None and np.isfinite(marks).all():
-            found.append(canvas_sample(np.ascontiguousarray(image[..., ::-1]), marks))
+            found.append(canvas_sample(np.ascontiguousarray(image[..., ::-1], np.uint8), marks))
     return found

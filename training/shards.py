@@ -28,7 +28,9 @@ class Shard:
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """One decoded picture [H, W, 3] uint8 RGB."""
-        return cv2.imdecode(self.pictures[index], cv2.IMREAD_COLOR)[..., ::-1]
+        decoded = cv2.imdecode(self.pictures[index], cv2.IMREAD_COLOR)
+        assert decoded is not None
+        return np.asarray(decoded[..., ::-1], np.uint8)
 
 
 def pack(samples: list[Sample], weights: NDArray[np.float32], path: Path) -> None:

@@ -122,7 +122,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    network = CompactNetwork().to(memory_format=torch.channels_last)
+    network = CompactNetwork()
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - not in torch's stubs
     if args.start:
         network.load_state_dict(load_file(args.start))
     average = copy.deepcopy(network)

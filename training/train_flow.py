@@ -107,7 +107,8 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
-    network = TrainedFlowNetwork().to(memory_format=torch.channels_last)
+    network = TrainedFlowNetwork()
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - not in torch's stubs
     average = TrainedFlowNetwork()
     if args.start:
         network.load_state_dict(load_file(args.start), strict=False)

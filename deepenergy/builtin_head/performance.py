@@ -98,7 +98,7 @@ _DRIVEN: tuple[tuple[Knots, tuple[tuple[str, float], ...]], ...] = (
 )
 
 
-def _curve(knots: Knots, time: Float[Tensor, "t"]) -> Float[Tensor, "t"]:
+def _curve(knots: Knots, time: Float[Tensor, " t"]) -> Float[Tensor, " t"]:
     """A smooth curve through knots that never leaves the range of its neighbours (quintic ease between knots)."""
     at = torch.tensor([k[0] for k in knots], dtype=torch.float64)
     value = torch.tensor([k[1] for k in knots], dtype=torch.float64)

@@ -234,7 +234,7 @@ class _View:
         return torch.cat(rows).view(LANDMARKS, 2, -1)
 
 
-def _vjps(output: Tensor, source: Tensor, cotangents: Float[Tensor, "n *out"]) -> Float[Tensor, "n *source"]:
+def _vjps(output: Tensor, source: Tensor, cotangents: Float[Tensor, " n *out"]) -> Float[Tensor, " n *source"]:
     """Reverse passes of a graph, which is kept; on a CPU one by one, which takes half the time of a batch."""
     if cotangents.device.type == "cpu":
         every = [torch.autograd.grad(output, source, one, retain_graph=True)[0] for one in cotangents]

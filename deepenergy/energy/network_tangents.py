@@ -23,7 +23,7 @@ Network = Callable[[Tensor], Tensor]
 
 def network_tangents(
     network: Network, image: Float[Tensor, "1 c h w"], tangents: Float[Tensor, "t c h w"]
-) -> tuple[Float[Tensor, "1 *out"], Float[Tensor, "t *out"]]:
+) -> tuple[Float[Tensor, " 1 *out"], Float[Tensor, " t *out"]]:
     """A network at one image, and its derivatives along tangents of the image.
 
     Without autograd. A network that has other layers than convolutions, batch norms (evaluating), ReLUs, average

@@ -76,7 +76,7 @@ def rigid_start(
         turned = points @ (so3_exp(x[:, :3]) @ flat[0]).mT
         moved = turned + (flat[1] + x[:, 3:])[:, None]
         seen, slope = (
-            torch.stack(part, 1) for part in zip(*(c.project_with_jacobian(moved) for c in cameras), strict=True)
+            torch.stack(part, 1) for part in zip(*(c.project_with_jacobian(moved) for c in repeated), strict=True)
         )
         known, unit = (factor > 0)[..., None], (factor / (0.03 * size[..., 0]))[..., None]
         off = torch.where(known, (seen - target) * unit, torch.zeros_like(target))

@@ -16,13 +16,13 @@ from deepenergy.runtime.errors import InputError
 
 
 def one_euro(
-    values: Float[Tensor, "t *d"],
+    values: Float[Tensor, " t *d"],
     rate: float = 24.0,
     cutoff: float = 2.0,
     beta: float = 0.05,
     speed_cutoff: float = 1.0,
     both_ways: bool = True,
-) -> Float[Tensor, "t *d"]:
+) -> Float[Tensor, " t *d"]:
     """Filter every component over time; NaN stays NaN and starts the filter anew.
 
     Args:

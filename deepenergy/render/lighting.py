@@ -40,7 +40,7 @@ def sh_basis_cosine(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
 
 
 def sh_shade(
-    normals: Float[Tensor, "n 3"], light: Float[Tensor, "9 c"] | Float[Tensor, "b 9 c"], batch: Int[Tensor, "n"]
+    normals: Float[Tensor, "n 3"], light: Float[Tensor, "9 c"] | Float[Tensor, "b 9 c"], batch: Int[Tensor, " n"]
 ) -> Float[Tensor, "n c"]:
     """Irradiance / pi at normals, not clipped, so that it stays linear in the light.
 

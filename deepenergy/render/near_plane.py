@@ -15,7 +15,7 @@ def crosses_near(depth: Float[Tensor, " v"], faces: Int[Tensor, "f 3"], near: fl
 
 def clipped(
     pixels: Float[Tensor, "v 2"], depth: Float[Tensor, " v"], faces: Int[Tensor, "n 3"], near: float
-) -> tuple[Float[Tensor, "v+m 2"], Float[Tensor, "v+m"], Int[Tensor, "k 3"], Int[Tensor, " k"]]:
+) -> tuple[Float[Tensor, "v+m 2"], Float[Tensor, " v+m"], Int[Tensor, "k 3"], Int[Tensor, " k"]]:
     """Triangles cut off at the near plane.
 
     A vertex behind the camera is projected through its centre to the other side, so that `pixels * depth` is linear in

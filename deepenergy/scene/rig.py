@@ -278,7 +278,7 @@ class Rig:
             group_overrides=self.group_overrides,
         )
 
-    def with_identity(self, coefficients: Float[Tensor, "i"]) -> Rig:
+    def with_identity(self, coefficients: Float[Tensor, " i"]) -> Rig:
         """The rig of one person: identity coefficients added to the neutral, the basis dropped.
 
         Raises:

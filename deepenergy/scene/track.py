@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +12,9 @@ from jaxtyping import Float
 
 from deepenergy.runtime import registry
 from deepenergy.runtime.errors import InputError
+from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import matrix_to_euler
 from deepenergy.scene.state import State
-
-if TYPE_CHECKING:
-    from deepenergy.scene.rig import Rig
 
 STATUSES = ("solved", "infilled", "failed")
 REFINED = ("rotation", "translation", "jaw", "weights")

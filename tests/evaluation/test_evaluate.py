@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -160,7 +161,7 @@ def test_truth_in_another_order_of_weights_is_reordered() -> None:
 def write_truth(path: Path, **changes: np.ndarray | None) -> Path:
     track = tiny_track()
     pixels = CAMERA.project(torch.from_numpy(track.landmarks(RIG))).numpy()
-    content = {
+    content: dict[str, Any] = {
         "frame": track.frames,
         "R": track.rotation,
         "t": track.translation,

@@ -113,7 +113,8 @@ def test_consistency_batched_equals_looped_and_bad_input() -> None:
     f, b = (torch.randn(3, 2, 9, 11, generator=generator) for _ in range(2))
 
     def both(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-        found = consistency(*(Flow(x[rows], landing_validity(x[rows])) for x in (f, b)))
+        there, back = (Flow(x[rows], landing_validity(x[rows])) for x in (f, b))
+        found = consistency(there, back)
         return found.distance, found.occluded, found.weight
 
     looped = [torch.cat(parts) for parts in zip(*(both(slice(i, i + 1)) for i in range(3)), strict=True)]

@@ -89,7 +89,7 @@ def test_gradients_in_every_mode_against_finite_differences() -> None:
 def test_jvp_and_vmap_agree_with_a_batched_call() -> None:
     generator = torch.Generator().manual_seed(5)
     heatmaps, tangent = torch.rand(2, 4, 3, 8, 8, dtype=torch.float64, generator=generator).unbind(0)
-    whole, derivative = torch.func.jvp(local_soft_argmax, (heatmaps,), (tangent,))
+    whole, derivative = torch.func.jvp(local_soft_argmax, (heatmaps,), (tangent,))[:2]
     assert torch.allclose(torch.func.vmap(local_soft_argmax)(heatmaps), whole, atol=1e-14)
     looped = torch.cat([local_soft_argmax(h[None]) for h in heatmaps])
     assert torch.allclose(looped, whole, atol=1e-14)

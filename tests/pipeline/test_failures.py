@@ -51,7 +51,7 @@ def test_landmarks_weaker_than_the_shot_has_them() -> None:
     shot.confidence[[3, 9]] = 0.55, 0.65
     found = judge(shot, SolverConfig())
     assert failed(found) == [3]
-    assert found[3] == "weak landmarks on the plate (mean confidence 0.55, while 0.80 is usual in this shot)"
+    assert all(word in found[3] for word in ("landmarks", "0.55", "0.80"))
 
 
 def test_limits_of_the_settings() -> None:
@@ -61,9 +61,8 @@ def test_limits_of_the_settings() -> None:
     shot.state.translation[7, 1] = torch.nan
     found = judge(shot, SolverConfig())
     assert failed(found) == [3, 5, 7]
-    assert "weak landmarks on the plate (mean confidence 0.10, at least 0.25)" in found[3]
-    assert "plate and render disagree (40.0 crop pixels, at most 12.0)" in found[5]
-    assert "did not stay finite" in found[7]
+    for frame, words in {3: ("landmarks", "0.10", "0.25"), 5: ("disagree", "40.0", "12.0"), 7: ("finite",)}.items():
+        assert all(word in found[frame] for word in words), found[frame]
 
 
 def test_outliers_of_the_shot() -> None:
@@ -72,8 +71,8 @@ def test_outliers_of_the_shot() -> None:
     shot.correlation[20] = 0.5
     found = judge(shot, SolverConfig())
     assert failed(found) == [10, 20]
-    assert "is the most for this shot" in found[10]
-    assert "does not look like the render (correlation 0.50" in found[20]
+    assert "disagree" in found[10] and "7.0" in found[10]
+    assert "correlation" in found[20] and "0.50" in found[20]
     # An even shot: what is far in deviations is near in pixels.
     even = replace(evidence(), residual=np.full(COUNT, 2.0), correlation=np.full(COUNT, np.nan))
     even.residual[10] = 3

@@ -235,7 +235,7 @@ def test_a_rim_that_darkens_within_a_sample_moves_continuously(textured: bool, a
         uvs = torch.stack([u, torch.tensor([0.2, 0.8]).repeat(3)], 1)
         texture = texels[:, None].expand(20, 64, 3).contiguous()
         rig = replace(rig, vertex_albedo=None, texture=texture, uvs=uvs, uv_faces=faces)
-    renderer = Renderer(rig, supersample=1, light=light, background=(0.0,) * 3)
+    renderer = Renderer(rig, supersample=1, light=light, background=(0.0, 0.0, 0.0))
     step = torch.zeros(3)
     step[along] = (1 if along == 0 else -1) * 0.02 / 100
     moved = torch.stack([points + k * step for k in range(120)])
@@ -351,8 +351,8 @@ def test_of_several_crossings_in_a_gap_the_farthest_counts() -> None:
         gap = inside + 1000 * axis
         order = np.lexsort((np.arange(count), -reach, gap))
         expected = order[np.unique(gap[order], return_index=True)[1]]
-        given = (torch.from_numpy(part) for part in (inside, inside + 1, axis, reach))
-        assert contours._farthest(*given, 1000).tolist() == expected.tolist()
+        i, j, a, r = (torch.from_numpy(part) for part in (inside, inside + 1, axis, reach))
+        assert contours._farthest(i, j, a, r, 1000).tolist() == expected.tolist()
         assert contours_numba._farthest(gap, reach).tolist() == expected.tolist()
 
 
@@ -505,7 +505,7 @@ def test_cliffs_mix_nothing_and_move_with_the_nearer_surface() -> None:
     seen = torch.where(fragments.face_index[0] >= 0, fragments.depth[0], 9.0)
     assert len(rims.near) == int((seen.diff(dim=0) != 0).sum() + (seen.diff(dim=1) != 0).sum())
     speed = torch.tensor([0.3, -0.7])
-    at, moved = jvp(lambda x: advance(rims, x, depth), (pixels,), (speed.expand_as(pixels),))
+    at, moved = jvp(lambda x: advance(rims, x, depth), (pixels,), (speed.expand_as(pixels),))[:2]
     assert not at.any()
     onwards = torch.where(rims.far > rims.near, 1.0, -1.0)
     torch.testing.assert_close(moved, speed[rims.axis] * onwards, atol=1e-5, rtol=0)

@@ -19,6 +19,7 @@ from deepenergy import Camera, InputError, Plates, Rig, Solver, SolverConfig, St
 from deepenergy.commands.cli import app
 from deepenergy.render import Fragments, Renderer, rasterize
 from deepenergy.render.ambient_occlusion import ambient_occlusion
+from deepenergy.render.operations import Backend
 from deepenergy.render.pytorch3d_backend import INSTALL, rasterize_pytorch3d, to_ndc
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 from deepenergy.settings.schedule import DEFAULT_STAGES
@@ -250,7 +251,7 @@ def test_a_shot_is_solved_to_the_same_answer() -> None:
     # Every stage once; PyTorch3D takes seconds a render.
     stages = tuple(replace(stage, renders=min(stage.renders, 1), readings=1) for stage in DEFAULT_STAGES)
 
-    def solved(given: Plates, count: int, renderer: str = "auto") -> Track:
+    def solved(given: Plates, count: int, renderer: Backend = "auto") -> Track:
         config = SolverConfig(supersample=1, readings=1, stages=stages[:count])
         track = Solver(config, renderer=renderer).fit_sequence(given, rig, camera)
         assert track.status.tolist() == ["solved"] * 2

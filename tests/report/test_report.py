@@ -58,7 +58,7 @@ def centred(frames: int = 6) -> Track:
 
 
 def close(image: Image.Image, colour: tuple[int, int, int], tolerance: int = 24) -> np.ndarray:
-    return (np.abs(np.asarray(image).astype(int) - colour) <= tolerance).all(2)
+    return np.all(np.abs(np.asarray(image).astype(int) - colour) <= tolerance, axis=2)
 
 
 # -- lines of the surface -----------------------------------------------------------------------------------------

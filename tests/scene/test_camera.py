@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -225,7 +226,7 @@ def test_a_box_without_area_is_refused(box: list[float]) -> None:
 
 def test_a_plate_of_another_size_is_refused() -> None:
     camera().check_plate_size(720, 540)
-    with pytest.raises(InputError, match="720x540, while the plates are 1920x1080.*resize"):
+    with refused("camera", found="720x540", remedy="resize"):
         camera().check_plate_size(1920, 1080)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,11 +174,11 @@ def test_files_that_are_no_tracks(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         Track.load(tmp_path / "cut.npz")
     with np.load(tmp_path / "t.npz") as file:
-        content = dict(file)
-    np.savez(tmp_path / "new.npz", **(content | {"version": np.array(99)}))
+        content: dict[str, Any] = dict(file)
+    np.savez(tmp_path / "new.npz", **{**content, "version": np.array(99)})
     with pytest.raises(InputError, match=r"99.*newer deepenergy"):
         Track.load(tmp_path / "new.npz")
-    np.savez(tmp_path / "rig.npz", **(content | {"format": np.array("deepenergy.rig")}))
+    np.savez(tmp_path / "rig.npz", **{**content, "format": np.array("deepenergy.rig")})
     with pytest.raises(InputError, match=r"deepenergy\.rig"):
         Track.load(tmp_path / "rig.npz")
 

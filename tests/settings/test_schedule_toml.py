@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from small_shot import write_files, write_shot
 from typer.testing import CliRunner
 
@@ -51,7 +52,7 @@ def test_every_field_is_explained_and_every_stage_has_a_comment() -> None:
     before = [lines[i - 1] for i, line in enumerate(lines) if line == "[[stage]]"]
     count = len(DEFAULT_STAGES)
     assert [line.split(": ")[0] for line in before] == [f"# {i} of {count}" for i in range(1, count + 1)]
-    assert before[0].endswith("translation, by the landmarks of brows, nose, eyes, mouth")
+    assert all(word in before[0] for word in ("translation", "brows", "nose", "eyes", "mouth"))
     assert max(map(len, lines)) <= 120
 
 
@@ -169,7 +170,8 @@ def test_single_landmarks_have_factors_of_their_own() -> None:
     expected[:17], expected[27:36] = 0.5, 1.0
     expected[5:8], expected[30] = 0.0, 2.0
     assert torch.equal(stage.weights(), expected)
-    assert describe(stage) == "translation, by the landmarks of jaw, nose, 30"
+    # What has no weight is not named.
+    assert describe(stage).split(" ")[-3:] == ["jaw,", "nose,", "30"]
     with pytest.raises(InputError, match="a set with a factor above 0"):
         stages_of([{**TABLE, "landmark_weights": {"nose": 1, "27-35": 0}}])
 
@@ -207,8 +209,7 @@ def test_solve_refuses_a_wrong_schedule_before_it_starts(tmp_path: Path) -> None
     path = written(tmp_path / "stages.toml", STAGE + "blurr = 1\n")
     result = CliRunner().invoke(app, ["solve", str(write_shot(tmp_path)), "--stages", str(path)])
     assert result.exit_code == 2
-    assert "error: stage 'a' blurr: found an unknown key; expected one of" in result.stderr
-    assert "did you mean 'blur'?" in result.stderr
+    assert "stage 'a' blurr" in result.stderr and "'blur'" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -218,5 +219,5 @@ def test_a_group_that_the_rig_lacks_is_refused_in_python_too(tmp_path: Path) -> 
     write_files(tmp_path)
     plates, rig, cameras = Shot.load(write_shot(tmp_path, rig='"builtin"')).open()
     solver = Solver(SolverConfig(stages=(Stage("a", True, True, ("whiskers",), {"nose": 1.0}),)))
-    with pytest.raises(InputError, match="stage 'a' groups: found 'whiskers'; expected one of jaw_open, mouth"):
+    with refused("stage 'a' groups", found="'whiskers'", expected="mouth"):
         solver.fit_sequence(plates, rig, cameras)

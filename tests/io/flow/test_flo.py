@@ -46,8 +46,11 @@ def test_unknown_flow_comes_back_as_unknown(tmp_path: Path) -> None:
     [
         (b"", "PIEH"),
         (b"P6 7 5 255 " * 4, "PIEH"),
-        (np.float32(202021.25).tobytes() + np.int32([7, 5]).tobytes() + bytes(8), "20 bytes for 7 x 5 pixels"),
-        (np.float32(202021.25).tobytes() + np.int32([-7, 5]).tobytes(), "-7 x 5 pixels"),
+        (
+            np.float32(202021.25).tobytes() + np.array([7, 5], np.int32).tobytes() + bytes(8),
+            "20 bytes for 7 x 5 pixels",
+        ),
+        (np.float32(202021.25).tobytes() + np.array([-7, 5], np.int32).tobytes(), "-7 x 5 pixels"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:

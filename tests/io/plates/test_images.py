@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image, ImageFile
+from refusals import refused
 
 from deepenergy.io.plates.images import SUFFIXES, read_still, still_size
 from deepenergy.runtime.errors import InputError
@@ -103,14 +105,14 @@ def test_jpeg_grey_and_cmyk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"planarconfig": "separate"}])
-def test_tiff_integers(tmp_path: Path, dtype: type, channels: int, options: dict) -> None:
+def test_tiff_integers(tmp_path: Path, dtype: type, channels: int, options: dict[str, Any]) -> None:
     stored = samples(dtype, channels)
     layout = stored.squeeze(2) if channels == 1 else stored
     if "planarconfig" in options:
         if channels == 1:
             pytest.skip("one plane has no planar layout")
         layout = np.ascontiguousarray(stored.transpose(2, 0, 1))
-    extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    extra: dict[str, Any] = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
     tifffile.imwrite(
         tmp_path / "a.tif", layout, photometric="minisblack" if channels == 1 else "rgb", **options, **extra
     )
@@ -323,5 +325,5 @@ def test_a_wrong_ending_is_named(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(samples(np.uint8, 3)).save(buffer, "JPEG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    with pytest.raises(InputError, match="which is a JPEG file; expected a PNG image; give it the ending of a JPEG"):
+    with refused("plate", found="JPEG", expected="PNG", remedy="ending"):
         read_still(tmp_path / "a.png", "plate")

@@ -21,6 +21,7 @@ from gltf_builder import GltfBuilder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from refusals import refused
 from scipy.spatial.transform import Rotation
 
 from deepenergy import InputError, Rig, State
@@ -364,7 +365,7 @@ def test_a_texture_transform_is_refused(tmp_path: Path) -> None:
     b = GltfBuilder()
     image = gl.Image(bufferView=b.view(png()), mimeType="image/png")
     textured(b, image, extensions={"KHR_texture_transform": {"offset": [0.5, 0]}})
-    with pytest.raises(InputError, match="KHR_texture_transform in material 'skin'.*bake"):
+    with refused(found="KHR_texture_transform", remedy="bake"):
         Rig.load(b.save(tmp_path / "a.glb"))
 
 
@@ -372,7 +373,7 @@ def test_a_texture_without_uvs_is_refused(tmp_path: Path) -> None:
     b = textured(GltfBuilder(), gl.Image(uri="skin.png"))
     (tmp_path / "skin.png").write_bytes(png())
     b.gltf.meshes[0].primitives[0].attributes.TEXCOORD_0 = None
-    with pytest.raises(InputError, match="'skin' with a texture on a mesh without TEXCOORD_0"):
+    with refused(found="TEXCOORD_0"):
         Rig.load(b.save(tmp_path / "a.glb"))
 
 
@@ -470,7 +471,7 @@ def test_normalised_skin_weights_and_a_second_set(tmp_path: Path) -> None:
 def test_no_morph_targets(tmp_path: Path) -> None:
     b = GltfBuilder()
     b.node(b.mesh(b.primitive(SQUARE, FACES)))
-    with pytest.raises(InputError, match=r"a\.glb: found a mesh without morph targets; expected blendshapes.*export"):
+    with refused("a.glb", found="morph targets", remedy="export"):
         Rig.load(b.save(tmp_path / "a.glb"))
 
 
@@ -485,7 +486,7 @@ def test_no_mesh(tmp_path: Path) -> None:
 def test_required_extensions(tmp_path: Path, extension: str) -> None:
     b = plain()
     b.gltf.extensionsUsed = b.gltf.extensionsRequired = [extension]
-    with pytest.raises(InputError, match=f"required extension {extension}.*export without"):
+    with refused(found=extension, remedy="export without"):
         Rig.load(b.save(tmp_path / "a.glb"))
 
 
@@ -493,7 +494,7 @@ def test_draco_without_plain_data(tmp_path: Path) -> None:
     b = plain()
     b.gltf.meshes[0].primitives[0].extensions = {"KHR_draco_mesh_compression": {"bufferView": 0, "attributes": {}}}
     b.gltf.accessors[0].bufferView = None
-    with pytest.raises(InputError, match="KHR_draco_mesh_compression.*export without Draco"):
+    with refused(found="KHR_draco_mesh_compression", remedy="Draco"):
         Rig.load(b.save(tmp_path / "a.glb"))
 
 
@@ -592,7 +593,7 @@ def test_a_buffer_file_that_is_absent_or_short(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a buffer of .* cut off"):
         Rig.load(path)
     beside.unlink()
-    with pytest.raises(InputError, match=r"no readable buffer .*a data\.bin.*keep the files together"):
+    with refused(found="a data.bin", remedy="together"):
         Rig.load(path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import lzma
-import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -148,19 +147,8 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def kit(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    archive = test_data / "ict-facekit.tar.xz"
-    if not archive.is_file():
-        pytest.skip(f"test data absent: no file {archive}")
-    folder = tmp_path_factory.mktemp("kit")
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
-    return next(path.parent for path in folder.rglob("FaceXModel"))
-
-
-@pytest.fixture(scope="module")
-def real(kit: Path) -> Rig:
-    return Rig.load(kit)
+def real(facekit_folder: Path) -> Rig:
+    return Rig.load(facekit_folder)
 
 
 def test_the_real_kit(real: Rig) -> None:
@@ -176,11 +164,11 @@ def test_the_real_kit(real: Rig) -> None:
 
 # trimesh takes a median of nothing on meshes with several materials.
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
-def test_the_real_kit_against_trimesh(kit: Path) -> None:
+def test_the_real_kit_against_trimesh(facekit_folder: Path) -> None:
     start = time.perf_counter()
-    whole = read_rig(kit, keep_helpers=True)
+    whole = read_rig(facekit_folder, keep_helpers=True)
     assert time.perf_counter() - start < 10  # 2 s on an idle core
-    mesh: Any = trimesh.load(kit / "FaceXModel" / "mouthSmile_L.obj", process=False, force="mesh")
+    mesh: Any = trimesh.load(facekit_folder / "FaceXModel" / "mouthSmile_L.obj", process=False, force="mesh")
     smile = whole.neutral + whole.blendshapes[whole.weight_names.index("mouthSmile_L")]
     # trimesh numbers vertices its own way.
     distance, _ = KDTree(np.asarray(mesh.vertices) * 0.01).query(smile.double().numpy())
