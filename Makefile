@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The stamp's name is what was asked to be installed, so that an environment of the same contents is reused.
-STAMP := $(VENV)/.installed-$(shell (pwd; cat pyproject.toml constraints.txt) | sha256sum | cut -c1-16)
+STAMP := $(VENV)/.installed-$(shell (pwd; cat pyproject.toml constraints.txt; grep ^__version__ deepenergy/__init__.py) | sha256sum | cut -c1-16)
 SOURCES := deepenergy benchmarks examples tests training
 # Two OpenMP threads on a busy two-core machine are ten times slower than one.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1

@@ -16,6 +16,7 @@ from deepenergy.runtime.errors import InputError
 
 # Imported when asked for: a benchmark may need what another does not.
 NAMES = (
+    "startup",
     "network",
     "truth",
     "nist",

@@ -5,13 +5,13 @@
     landmarks = "landmarks.json"               # optional: the rig file may hold its own
     cameras = "cameras.json"
     frames = "1001-1096"                       # optional: every frame that the plates have
-    first_frame = 1001                         # optional: the number of a video's first frame, 1 unless told
+    first_frame = 1001                         # optional: the number of a video's first frame, 1 by default
     output = "out/sh010"
     [plates]                                   # camera name -> pattern or video; several cameras = stereo
     left = "plates/left/sh010.left.####.jpg"
     [rig_groups]                               # optional: control group -> weight names
     [solver]                                   # optional: fields of SolverConfig
-    [[stage]]                                  # optional: a schedule instead of the default, see stage_file.py
+    [[stage]]                                  # optional: instead of the default schedule, see schedule_toml.py
 
 Paths are relative to the file that names them.
 """
@@ -50,7 +50,7 @@ class Shot(BaseModel):
         plates: camera name -> file pattern or video.
         rig_groups: control group -> weight names, see `control_groups`.
         solver: fields of `SolverConfig`.
-        stage: a schedule, see `stage_file`; the default one when None.
+        stage: a schedule, see `schedule_toml`; the default one when None.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deepenergy import Camera, Plates, Rig, Solver
 from deepenergy.builtin_head.performance import performance
-from deepenergy.commands.demo import demo_camera, write_plates, write_shot
+from deepenergy.commands.demo_shot import demo_camera, write_plates, write_shot
 
 
 def main(folder: Path) -> None:

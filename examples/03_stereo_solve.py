@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deepenergy import Camera, Plates, Rig, Solver
 from deepenergy.builtin_head.performance import performance
-from deepenergy.commands.demo import HEIGHT, WIDTH, known_track, write_plates
+from deepenergy.commands.demo_shot import HEIGHT, WIDTH, known_track, write_plates
 from deepenergy.evaluation.evaluate import evaluate, format_table
 from deepenergy.evaluation.ground_truth import GroundTruth
 from deepenergy.io.cameras.camera_json import read_cameras, write_cameras

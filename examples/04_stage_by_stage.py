@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deepenergy import Camera, Plates, Rig, Solver, SolverConfig
 from deepenergy.builtin_head.performance import performance
-from deepenergy.commands.demo import demo_camera, write_plates
+from deepenergy.commands.demo_shot import demo_camera, write_plates
 from deepenergy.fit.stage_result import StageResult
 from deepenergy.io.cameras.camera_json import write_cameras
 from deepenergy.report.overlay import to_image

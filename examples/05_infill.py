@@ -19,7 +19,7 @@ from PIL import Image
 
 from deepenergy import Camera, Plates, Rig, Solver, SolverConfig, Track
 from deepenergy.builtin_head.performance import performance
-from deepenergy.commands.demo import demo_camera, write_plates
+from deepenergy.commands.demo_shot import demo_camera, write_plates
 from deepenergy.fit.fit_context import FitContext
 from deepenergy.flow import flow_network_from_name
 from deepenergy.flow.colours import flow_colours

@@ -20,7 +20,7 @@ from PIL import Image
 
 from deepenergy import Camera, Plates, Rig, Solver, Track
 from deepenergy.builtin_head.performance import performance
-from deepenergy.commands.demo import demo_camera, write_plates, write_shot
+from deepenergy.commands.demo_shot import demo_camera, write_plates, write_shot
 from deepenergy.fit.fit_context import FitContext
 from deepenergy.flow import flow_network_from_name
 from deepenergy.pipeline.shot import complete

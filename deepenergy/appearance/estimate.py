@@ -3,7 +3,7 @@
 Alternating weighted linear least squares (albedo_solve.py): light from the rig's own albedo first, then albedo, then
 both again with weights from the residual. Scale and the slow shades that light and albedo could trade stay as the
 rig's own albedo has them. What no plate shows is mirrored from the other side of the face, or carried on over the mesh
-(unseen.py).
+(inpaint.py).
 """
 
 from __future__ import annotations

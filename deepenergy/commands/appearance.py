@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
+import typer
 
-from deepenergy.appearance.shot import ShotAppearance, appearance_of_shot
-from deepenergy.runtime.atomic import atomic_path
+from deepenergy.commands.progress_bar import progress_bar
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.rig import Rig
-from deepenergy.scene.track import Track
-from deepenergy.scene.views import Views
-from deepenergy.shot_file import Shot
+from deepenergy.runtime.progress import Progress
 
-Progress = Callable[[str, int, int], None]
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from deepenergy.appearance.shot import ShotAppearance
+
+
+def appearance(
+    shot: Annotated[Path, typer.Argument(help="Shot file (TOML), solved before.")],
+    track: Annotated[Path | None, typer.Option(help="The track, instead of track.npz in the output folder.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the results, instead of the shot file's.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="How many frames to learn from.")] = 5,
+    size: Annotated[int, typer.Option(min=0, help="Side of the texture; 0 for vertex albedo.")] = 1024,
+) -> None:
+    """Estimate the actor's albedo and the light from a solved shot; write rig, light and a comparison picture."""
+    with progress_bar() as progress:
+        lines = run_shot(shot, track, output, frames, size, progress)
+    typer.echo("\n".join(lines))
 
 
 def run_shot(
     path: Path, track: Path | None, output: Path | None, frames: int, texture_size: int, progress: Progress
 ) -> list[str]:
-    """The command `deepenergy appearance`: read the shot and its track, write the results, say what was done.
+    """Read a shot and its track, write the results, say what was done.
 
     Args:
         path: the shot file.
@@ -33,9 +42,18 @@ def run_shot(
         output: folder for the results, or None for the shot's own.
         frames, texture_size, progress: see `appearance_of_shot`.
 
+    Returns:
+        lines of text for the terminal.
+
     Raises:
         InputError: anything that is missing or does not belong together.
     """
+    from deepenergy.appearance.shot import appearance_of_shot
+    from deepenergy.scene.rig import Rig
+    from deepenergy.scene.track import Track
+    from deepenergy.scene.views import Views
+    from deepenergy.shot_file import Shot
+
     shot = Shot.load(path)
     folder = shot.output_folder if output is None else output
     solved = shot.output_folder / "track.npz" if track is None else track
@@ -68,6 +86,11 @@ def write_appearance(folder: Path, result: ShotAppearance) -> list[Path]:
     Raises:
         InputError: a folder that cannot be written.
     """
+    import torch
+    from PIL import Image
+
+    from deepenergy.runtime.atomic import atomic_path
+
     paths = [folder / f"appearance.{ending}" for ending in ("rig.npz", "light.npz", "png")]
     result.appearance.rig.save(paths[0])
     save_light(paths[1], result.appearance.light)
@@ -79,5 +102,9 @@ def write_appearance(folder: Path, result: ShotAppearance) -> list[Path]:
 
 def save_light(path: Path, light: Float[Tensor, "9 3"]) -> None:
     """Write SH coefficients (world axes, order (l, m) = 00, 1-1, 10, 11, 2-2 .. 22) as `.npz`, array `light`."""
+    import numpy as np
+
+    from deepenergy.runtime.atomic import atomic_path
+
     with atomic_path(path, "light output") as temporary, temporary.open("wb") as file:
         np.savez(file, light=light.detach().cpu().numpy())

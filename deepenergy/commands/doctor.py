@@ -1,4 +1,4 @@
-"""What this installation has: packages, network weights, processors; and whether the main job can run with it."""
+"""`deepenergy doctor`: what this installation has (packages, weights, processors), and whether a solve can run."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from rich.markup import escape
-from rich.table import Table
+import typer
 
 from deepenergy.runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from deepenergy.runtime.weight_file import WeightFile
 
 # (distribution, module to import, what it is for). Importing, not only looking, since a wheel may lack its libraries.
@@ -52,13 +51,31 @@ class Finding:
         what: package, file or processor.
         state: "ok", "absent" (optional, and not there) or "missing" (needed by the main job, and not usable).
         detail: version, path, or why it cannot be used.
-        remedy: the command that mends it, "" where nothing needs mending.
+        remedy: the command that corrects it, "" where nothing is wrong.
     """
 
     what: str
     state: str
     detail: str
     remedy: str = ""
+
+
+def doctor() -> None:
+    """Say what is installed, which weights are where, and whether a solve can run."""
+    from rich.console import Console
+
+    findings = examine()
+    Console().print(as_table(findings))
+    lacking = missing(findings)
+    # Outside the table, so that a command is one line that can be copied.
+    for finding in findings:
+        if finding.remedy and finding not in lacking:
+            typer.echo(f"{finding.what}: {finding.remedy}")
+    for finding in lacking:
+        typer.echo(f"error: {finding.what}: found {finding.detail}; {finding.remedy}", err=True)
+    if lacking:
+        raise typer.Exit(1)
+    typer.echo("a solve can run")
 
 
 def examine() -> list[Finding]:
@@ -69,6 +86,9 @@ def examine() -> list[Finding]:
 
 
 def _package(name: str, module: str, use: str, optional: str | None) -> Finding:
+    # Reads e-mail headers, for which it imports more than all commands together.
+    from importlib.metadata import PackageNotFoundError, version
+
     what = f"{name} ({use})"
     try:
         found = version(name)
@@ -93,6 +113,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _weights() -> list[Finding]:
+    import torch
+
     from deepenergy.flow.compact import WEIGHTS as FLOW_WEIGHTS
     from deepenergy.flow.raft import RAFT_WEIGHTS
     from deepenergy.landmarks.compact import WEIGHTS
@@ -140,6 +162,8 @@ def _check_compact(path: Path) -> str:
 
 
 def _processors() -> list[Finding]:
+    import torch
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = f"{torch.get_num_threads()} torch threads; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
     findings = [
@@ -155,6 +179,9 @@ def _processors() -> list[Finding]:
 
 def as_table(findings: list[Finding]) -> Table:
     """The findings as a table for the terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table()
     table.add_column("what", overflow="fold")
     table.add_column("state")

@@ -7,7 +7,7 @@ from the parameters to the rig's vertices (equation 1), the render `F`, the heat
 
 Forward, a tangent for each free parameter goes down the chain; reverse, each of the 136 coordinates goes up. Either
 way the visibility is found once for all that go together. The renderer has a forward mode of its own, for many tangents
-at a time; through the network the tangents ride in one batch behind the primal (tangent_batch.py).
+at a time; through the network the tangents ride in one batch behind the primal (network_tangents.py).
 
 The render is made straight in the crop's window, by the camera `crop(window, 256)`. That is the paper's crop C and
 resize S of the full frame, with each pixel rendered where S would have interpolated it: the same map, sampled exactly.

@@ -7,7 +7,7 @@ renders `N` is modelled as the projected landmark points of the rig plus an offs
 
 exact at the last render `p0`; the offset is the network's own bias on this face, which cancels against the same bias
 on the plate. This is the `geometric` Jacobian: no derivative goes through network or pixels. With `deep` the points
-are `N(p)` itself at every step, and the Jacobian is the paper's, through the network (deep.py).
+are `N(p)` itself at every step, and the Jacobian is the paper's, through the network (deep_jacobian.py).
 
 Units: residuals are pixels of the landmark network's 256x256 crop, so that one weight means the same at every plate
 size. The paper gives `lambda = 1e2` (section 8.2) without the pixels that it goes with; here it goes with pixels of a

@@ -33,6 +33,6 @@ def flow_network_from_name(name: str, weights: str | None = None, device: str = 
 
         if weights is not None:
             raise InputError("flow weights", f"{weights} for 'dis'", "none: DIS has nothing learned", "leave it out")
-        # Half the size is what is kept of the flow between plates (temporal/plate_flows.py).
+        # Half the size is what is kept of the flow between plates (plate_flows.py).
         return Dis(finest_scale=1)
     raise InputError("flow network", f"'{name}'", "one of " + ", ".join(NETWORKS), "correct the setting")

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, LANDMARKS, HeatmapNetwork, LandmarkSet
 from deepenergy.landmarks.soft_argmax import heatmap_covariance, local_soft_argmax
+from deepenergy.scene.view_windows import MOST_READINGS, WINDOW_CHANGES
 from deepenergy.scene.window import check_boxes, crop_and_resize, heatmap_to_plate
 
-# Windows (shift in crop pixels, scale); two pixels are half a heatmap pixel. Each is read plain and mirrored.
-_WINDOWS = ((0.0, 0.0, 1.0), (2.0, 2.0, 1.0), (-1.0, 1.0, 1.07), (1.0, -1.0, 0.95))
-MOST_READINGS = 2 * len(_WINDOWS)
 # iBUG order seen in a mirror.
 _MIRRORED = torch.tensor([
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
@@ -75,7 +73,7 @@ def _heatmaps(
     if not 1 <= readings <= MOST_READINGS:
         raise ValueError(f"readings: found {readings}; expected 1 to {MOST_READINGS}")
     windows = windows.to(torch.float64)
-    for number, (dx, dy, scale) in enumerate(_WINDOWS[: (readings + 1) // 2]):
+    for number, (dx, dy, scale) in enumerate(WINDOW_CHANGES[: (readings + 1) // 2]):
         window = _moved(windows, dx, dy, scale)
         image = image_in(window)
         for mirror in (False, True)[: readings - 2 * number]:

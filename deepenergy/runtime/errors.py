@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Input that cannot be used, told in one line.
+    """Input that cannot be used, reported in one line.
 
     Args:
         field: what the user named or passed (`rig`, `cameras.left.width`, `plates.frames`, ...).

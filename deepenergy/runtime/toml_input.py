@@ -1,4 +1,4 @@
-"""TOML files from users: read, with every way that the text can be wrong told in one line."""
+"""TOML files from users: read, with every way that the text can be wrong reported in one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_toml(path: str | Path, what: str, expected: str, remedy: str) -> dict[s
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{what} {path.name}", f"a syntax error: {error}", "TOML", "mend that line") from None
+        raise InputError(f"{what} {path.name}", f"a syntax error: {error}", "TOML", "correct that line") from None
     except UnicodeDecodeError as error:
         raise InputError(
             f"{what} {path.name}",

@@ -8,9 +8,9 @@ from typing import get_args
 import torch
 
 from deepenergy.flow import NETWORKS
-from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.render.operations import Backend
 from deepenergy.runtime.errors import InputError
+from deepenergy.scene.view_windows import MOST_READINGS
 from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
 from deepenergy.solve import Cauchy, GemanMcClure, Huber, Kernel, Welsch
 
@@ -36,7 +36,7 @@ class SolverConfig:
         l2: lambda on squared controls (section 8.2), for pixels of a 512x512 face crop.
         box_smoothing: frames over which face boxes are smoothed, odd; 1 for none.
         landmark_filter: "one_euro" filters boxes and landmarks of the plates over time before anything is solved
-            (section 7; temporal/one_euro.py), "none" leaves them as they are read.
+            (section 7; landmarks/one_euro.py), "none" leaves them as they are read.
         frame_rate: frames a second, for the filter.
         max_gap: frames without a detection that are searched near their neighbours' faces.
         min_confidence: a frame whose mean landmark confidence is lower failed, in [0, 1].

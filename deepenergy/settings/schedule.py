@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.runtime.errors import InputError, did_you_mean
 from deepenergy.scene.control_groups import GROUPS
+from deepenergy.scene.view_windows import MOST_READINGS
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 # Slices of the 68 iBUG landmarks.
 LANDMARK_SETS: dict[str, slice] = {
@@ -79,7 +80,7 @@ class Stage:
             ("name", bool(self.name.strip()), "text"),
             ("groups", self.translation or self.rotation or bool(self.groups), "something free: rigid, or a group"),
             ("landmark_weights", all(0 <= factor < float("inf") for factor in factors), "factors of 0 or more"),
-            ("landmark_weights", pixels or bool(self.weights().any()), "a set with a factor above 0"),
+            ("landmark_weights", pixels or any(self.factors()), "a set with a factor above 0"),
             ("edge_weight", 0 <= self.edge_weight < float("inf"), "0 or more"),
             ("renders", self.renders >= 0, "0 or more"),
             ("iterations", self.iterations >= 1, "1 or more"),
@@ -95,11 +96,18 @@ class Stage:
 
     def weights(self) -> Float[Tensor, " 68"]:
         """The factors of the 68 landmarks, float64."""
-        out = torch.zeros(68, dtype=torch.float64)
+        # Here and not above: `deepenergy stages` prints schedules without torch.
+        import torch
+
+        return torch.tensor(self.factors(), dtype=torch.float64)
+
+    def factors(self) -> list[float]:
+        """The factors of the 68 landmarks, as plain numbers."""
+        out = [0.0] * 68
         for name in sorted(self.landmark_weights, key=lambda name: name not in LANDMARK_SETS):
             part = landmarks_of(name)
             assert part is not None
-            out[part] = self.landmark_weights[name]
+            out[part] = [float(self.landmark_weights[name])] * len(out[part])
         return out
 
 

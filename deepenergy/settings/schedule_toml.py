@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from deepenergy.runtime.errors import InputError, did_you_mean
 from deepenergy.runtime.toml_input import read_toml, shown
 from deepenergy.scene.control_groups import GROUPS
@@ -78,6 +76,9 @@ def stages_of(tables: object, groups: Iterable[str] = ()) -> tuple[Stage, ...]:
 
 
 def _stage(table: Mapping[str, Any], number: int) -> Stage:
+    # Here and not above: what prints a schedule does not need it, and it takes longer to import than all the rest.
+    from pydantic import TypeAdapter, ValidationError
+
     label = f"stage '{table['name']}'" if isinstance(table.get("name"), str) else f"stage {number}"
     hints = get_type_hints(Stage)
     values: dict[str, Any] = {}
@@ -124,7 +125,7 @@ def describe(stage: Stage) -> str:
     moved += stage.groups if len(stage.groups) <= 2 else [f"{len(stage.groups)} control groups"]
     sets = [name for name in LANDMARK_SETS if stage.landmark_weights.get(name)]
     sets += [name for name in stage.landmark_weights if name not in LANDMARK_SETS and stage.landmark_weights[name]]
-    everything = bool((stage.weights() > 0).all())
+    everything = all(factor > 0 for factor in stage.factors())
     data = ["all landmarks" if everything else f"the landmarks of {', '.join(sets)}"] if sets else []
     data += ["pixels"] if stage.photometric else []
     parts = [f"{' and '.join(moved)}, by {' and '.join(data)}"]

@@ -47,6 +47,7 @@ _PART_BYTES = 6_000_000
 _FINISHED_FRACTION = 0.25
 
 
+# more than six: a problem, its bounds, and tolerances that each have a default
 def minimise(
     problem: Problem,
     start: Float[Tensor, "s p"],
@@ -197,6 +198,7 @@ def _part_size(problem: DivisibleProblem, x: Tensor) -> int:
     return max(1, _PART_BYTES // max(1, residuals * x.shape[1] * x.element_size()))
 
 
+# more than six: what the search's rows are made of
 def _begin(
     problem: Problem, x: Tensor, low: Tensor, high: Tensor, fixed: Tensor, radii: Tensor | None, options: _Options
 ) -> _Search:

@@ -342,7 +342,7 @@ def write_solved_shot(folder: Path) -> tuple[Path, Rig]:
         image = renderer(rig.vertices(states[[i]]).float(), camera).image[0]
         pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(folder / f"plate.{1001 + i}.png")
-    from deepenergy.commands.demo import known_track, write_shot
+    from deepenergy.commands.demo_shot import known_track, write_shot
 
     (folder / "plates").mkdir()
     for i in range(3):

@@ -20,7 +20,9 @@ from small_shot import HEIGHT, WIDTH, camera_entry, small_rig, write_cameras, wr
 from typer.testing import CliRunner
 
 from deepenergy import Rig
-from deepenergy.commands.cli import app, summary, units_hint
+from deepenergy.commands.cli import app
+from deepenergy.commands.rig_info import units_hint
+from deepenergy.report.terminal import summary
 from deepenergy.scene.track import Track
 
 

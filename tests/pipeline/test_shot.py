@@ -12,10 +12,10 @@ from PIL import Image
 from refusals import refused
 
 from deepenergy import Camera, InputError, Plates, Rig, Solver, SolverConfig, Stage, State
-from deepenergy.commands.cli import summary
 from deepenergy.fit.stage_result import StageResult
 from deepenergy.render import Renderer
 from deepenergy.report import StageRecorder
+from deepenergy.report.terminal import summary
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 from deepenergy.scene.views import Views
 
