@@ -6,15 +6,12 @@ Wrong input is told in one line on stderr with exit code 2 and no traceback; an 
 from __future__ import annotations
 
 import errno
-import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -26,12 +23,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from deepenergy.scene.rig import Rig
-    from deepenergy.scene.track import Track
 
 WRONG_INPUT = 2
 INTERRUPTED = 130
-# How every `PlateError` begins.
-_UNREAD = r"plates '.*' (have no )?frame \d+"
 
 
 class _Group(TyperGroup):
@@ -145,6 +139,7 @@ def solve(
 ) -> None:
     """Solve a shot: plates, rig and cameras in; track, overlay video and contact sheet out."""
     from deepenergy.report import StageRecorder, write_report
+    from deepenergy.report.terminal import summary, unread_frames
     from deepenergy.scene.rig import Rig
     from deepenergy.scene.track import Track
     from deepenergy.settings.schedule_toml import read_stages
@@ -204,30 +199,6 @@ def print_stages() -> None:
     from deepenergy.settings.schedule_toml import format_stages
 
     typer.echo(format_stages(DEFAULT_STAGES), nl=False)
-
-
-def unread_frames(track: Track) -> list[int]:
-    """Frames that failed because a plate is missing or damaged (and not because of what it shows)."""
-    return [int(n) for n, why in zip(track.frames, track.reason, strict=True) if re.search(_UNREAD, str(why))]
-
-
-def summary(track: Track) -> str:
-    """How many frames have which status, and the frames of every reason, as text for the terminal."""
-    from fileseq import framesToFrameRange
-
-    counts = {status: int((track.status == status).sum()) for status in ("solved", "infilled", "failed")}
-    lines = [f"{len(track)} frames: " + ", ".join(f"{count} {status}" for status, count in counts.items())]
-    frames_of: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for frame, status, reason in zip(track.frames.tolist(), track.status, track.reason, strict=True):
-        if reason:
-            frames_of[str(status), str(reason)].append(frame)
-    for (status, reason), numbers in frames_of.items():
-        lines.append(f"  {status} {framesToFrameRange(numbers)}: {reason}")
-    for camera, points in track.landmarks_px.items():
-        blind = track.frames[track.solved & ~np.isfinite(points).all((1, 2))].tolist()
-        if blind and len(track.landmarks_px) > 1:
-            lines.append(f"  no face in camera {camera}, solved from the others: {framesToFrameRange(blind)}")
-    return "\n".join(lines)
 
 
 @app.command("eval")

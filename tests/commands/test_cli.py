@@ -20,7 +20,8 @@ from small_shot import HEIGHT, WIDTH, camera_entry, small_rig, write_cameras, wr
 from typer.testing import CliRunner
 
 from deepenergy import Rig
-from deepenergy.commands.cli import app, summary, units_hint
+from deepenergy.commands.cli import app, units_hint
+from deepenergy.report.terminal import summary
 from deepenergy.scene.track import Track
 
 
@@ -271,16 +272,6 @@ def _track(status: list[str], reason: list[str]) -> Track:
         landmark_residual_px=np.full(count, np.nan),
         rig_name="fan",
     )
-
-
-def test_summary_groups_frames_by_reason() -> None:
-    track = _track(["solved", "failed", "failed", "infilled", "failed"], ["", "no face", "no face", "weak", "cut"])
-    assert summary(track).splitlines() == [
-        "5 frames: 1 solved, 1 infilled, 3 failed",
-        "  failed 1002-1003: no face",
-        "  infilled 1004: weak",
-        "  failed 1005: cut",
-    ]
 
 
 def test_eval_of_a_track_against_itself(files: Path) -> None:

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from deepenergy import Camera, InputError, Plates, Rig, Solver, SolverConfig, Stage, State
-from deepenergy.commands.cli import summary
 from deepenergy.fit.stage_result import StageResult
 from deepenergy.pipeline.shot import check_input, frames_of
 from deepenergy.render import Renderer
 from deepenergy.report import StageRecorder
+from deepenergy.report.terminal import summary
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 
 YAWS = (-14.0, -4.0, 6.0, 16.0)
