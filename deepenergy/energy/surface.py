@@ -26,7 +26,6 @@ from deepenergy.scene.state import State
 _HIDDEN_BY = 0.003
 # Cosine of the steepest angle at which a point is followed; beyond, its surroundings in the plate are the background's.
 _STEEPEST = 0.3
-_VIEW_SIZE = 256
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -78,7 +78,3 @@ def _with_rows(track: Track, other: Track, rows: np.ndarray) -> Track:
                 for name, values in mine.items()
             }
     return replace(track, **changes)  # pyright: ignore[reportArgumentType]
-
-
-def _of(theirs: Mapping[str, np.ndarray], name: str, like: np.ndarray, count: int) -> np.ndarray:
-    return theirs[name] if name in theirs else np.full((count, *like.shape[1:]), np.nan)

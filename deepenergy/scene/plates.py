@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -167,27 +167,6 @@ class Plates:
                 "export this frame again at the plates' size",
             )
         return image
-
-    def batches(self, size: int) -> Iterator[tuple[tuple[int, ...], list[Tensor | PlateError]]]:
-        """All frames in order, `size` at a time: (indices, frames); a frame that cannot be used is its error.
-
-        Raises:
-            InputError: `size` is below 1.
-        """
-        if size < 1:
-            raise InputError("batch size", str(size), "at least 1", "ask for one or more frames a batch")
-        return self._batches(size)
-
-    def _batches(self, size: int) -> Iterator[tuple[tuple[int, ...], list[Tensor | PlateError]]]:
-        for start in range(0, len(self), size):
-            indices = tuple(range(start, min(start + size, len(self))))
-            images: list[Tensor | PlateError] = []
-            for index in indices:
-                try:
-                    images.append(self.read(index))
-                except PlateError as error:
-                    images.append(error)
-            yield indices, images
 
     def problems(self) -> dict[int, str]:
         """Frame number -> what is wrong, for the frames known to be missing; decodes nothing, so it is fast.

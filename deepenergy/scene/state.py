@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -55,10 +55,6 @@ class State:
             torch.cat([p.jaw for p in parts]),
             torch.cat([p.weights for p in parts]),
         )
-
-    def with_weights(self, weights: Float[Tensor, "b k"]) -> State:
-        """The same states with other blendshape weights."""
-        return replace(self, weights=weights)
 
     def retract(self, step: Float[Tensor, "b p"]) -> State:
         """Move by a flat step `[rotation 3 | translation 3 | jaw 6 | weights K]`.

@@ -30,7 +30,7 @@ from deepenergy.temporal import refine as refinement
 class Right:
     """Everything moves by three pixels to the right."""
 
-    name, differentiable = "right", False
+    name = "right"
 
     def __call__(self, a: torch.Tensor, b: torch.Tensor) -> Flow:
         flow = torch.zeros(1, 2, *a.shape[2:])

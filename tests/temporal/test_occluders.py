@@ -114,7 +114,7 @@ def test_reestimation_holds_the_pose_and_finds_the_expression() -> None:
     points = render_landmarks(renderer, network, truth, [view], crops)
     spread = torch.eye(2, dtype=torch.float64).expand(2, 1, 68, 2, 2)
     observed = Observations(points, torch.ones(2, 1, 68, dtype=torch.float64), crops, spread)
-    dull = truth.with_weights(0.3 * truth.weights)
+    dull = replace(truth, weights=0.3 * truth.weights)
     track = track_of(rig, dull)
     config = SolverConfig(supersample=1, l2=1.0)
     whole = next(stage for stage in DEFAULT_STAGES if stage.name == "whole face")
