@@ -39,7 +39,6 @@ class OracleFlow:
     """The flow between plates of `plates`, exact for the rig in these states."""
 
     name = "oracle"
-    differentiable = False
 
     def __init__(self, rig: Rig, state: State, view: Camera) -> None:
         self._frames = []

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deepenergy import Jaw, Rig
-from deepenergy.scene.rig import LANDMARK_COUNT
+from deepenergy.scene.landmark_layout import IBUG_68
 
 NAMES = ("jawOpen", "mouthSmile_L", "browInnerUp")
 ROWS, COLUMNS = 6, 8
@@ -57,8 +57,8 @@ def grid_rig(jaw: bool = True, identity: bool = True, seed: int = 0) -> Rig:
         faces=faces,
         blendshapes=noise(len(NAMES), vertices, 3),
         weight_names=NAMES,
-        landmark_faces=torch.randint(0, len(faces), (LANDMARK_COUNT,), generator=generator),
-        landmark_barycentrics=torch.softmax(noise(LANDMARK_COUNT, 3) * 30, 1),
+        landmark_faces=torch.randint(0, len(faces), (IBUG_68.count,), generator=generator),
+        landmark_barycentrics=torch.softmax(noise(IBUG_68.count, 3) * 30, 1),
         jaw=Jaw(torch.tensor([0.0, 0.03, -0.04]), skin, lower, upper) if jaw else None,
         identity_basis=noise(2, vertices, 3) if identity else None,
         identity_names=("identity000", "identity001") if identity else (),

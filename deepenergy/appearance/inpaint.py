@@ -14,14 +14,12 @@ from deepenergy.scene.rig import Rig
 
 # How far (metres) the mirror image of a point may lie from the surface point that it is matched with.
 _REACH = 0.006
-# Landmarks on the plane of symmetry: bridge and tip of the nose, lips, chin.
-_MIDLINE = [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
 
 
 def mirror_points(rig: Rig, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     """Points of the neutral, reflected at the face's plane of symmetry (object x = the midline landmarks' mean)."""
     if rig.landmark_faces is not None:
-        middle = rig.landmarks(rig.neutral[None])[0, _MIDLINE, 0].mean()
+        middle = rig.landmarks(rig.neutral[None])[0, list(rig.layout.midline), 0].mean()
     else:
         middle = (rig.neutral[:, 0].amin() + rig.neutral[:, 0].amax()) / 2
     mirrored = points.clone()

@@ -24,7 +24,6 @@ from deepenergy.scene.rotation import so3_log
 from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 
-JAW_LANDMARKS = slice(0, 17)
 _BLOCK = 16
 
 
@@ -37,8 +36,8 @@ class FrameErrors:
         translation_mm: distance of the translations; `inplane_mm` and `depth_mm`: its parts across and along the
             first camera's +Z, both positive.
         vertex_mm: mean distance of the face's vertices in world space.
-        landmark_px: mean distance, in the first camera, of the rig's 68 projected landmarks; `jaw_landmark_px`: of
-            landmarks 0-16 alone.
+        landmark_px: mean distance, in the first camera, of the rig's projected landmarks; `jaw_landmark_px`: of the
+            jaw's alone.
         pitch_deg, yaw_deg, roll_deg: size of the rotation's error about the first camera's X, Y and Z axes.
         x_mm, y_mm: of the translation's along its X and Y.
         weights_mae: mean absolute error of the weights.
@@ -226,7 +225,7 @@ def _shape_errors(
             continue
         distance = (points - true_points).norm(dim=-1)
         landmark[block] = distance.mean(-1).numpy()
-        jaw_landmark[block] = distance[:, JAW_LANDMARKS].mean(-1).numpy()
+        jaw_landmark[block] = distance[:, list(rig.layout.sets["jaw"])].mean(-1).numpy()
     return vertex, landmark, jaw_landmark
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deepenergy.runtime.errors import InputError
+from deepenergy.scene.landmark_layout import expected_count
 from deepenergy.scene.track import Track
 
 
@@ -21,7 +22,7 @@ class GroundTruth:
         rotation: `[T, 3, 3]` object to world; `translation`: `[T, 3]` metres. NaN where unknown.
         weights: `[T, K]` or None; `weight_names`: K names.
         jaw: `[T, 6]`, as `Track.jaw`, or None (a rig whose jaw is blendshapes only).
-        landmarks_px: camera name -> `[T, 68, 2]` exact landmarks in plate pixels; may be empty.
+        landmarks_px: camera name -> `[T, L, 2]` exact landmarks in plate pixels; may be empty.
     """
 
     frames: np.ndarray
@@ -38,7 +39,7 @@ class GroundTruth:
 
         Args:
             path: `.npz` with `frame` [T], `R` [T,3,3], `t` [T,3], and optionally `weights` [T,K] with `target_names`
-                [K], `landmarks_<camera>` [T,68,2]; or a track's `.npz`.
+                [K], `landmarks_<camera>` [T,L,2]; or a track's `.npz`.
 
         Raises:
             InputError: no such file, neither layout, or shapes that disagree.
@@ -66,7 +67,7 @@ class GroundTruth:
         for name, array in content.items():
             # 3D landmarks are named alike (`landmarks_world`); the pixels of a camera have two columns.
             if name.startswith("landmarks_") and array.shape[-1:] == (2,):
-                shapes[name] = (count, 68, 2)
+                shapes[name] = (count, expected_count(array.shape[1] if array.ndim == 3 else 0), 2)
                 landmarks[name.removeprefix("landmarks_")] = array
         for name, shape in shapes.items():
             if content[name].shape != shape:

@@ -39,7 +39,6 @@ class CompactFlow:
     """
 
     name = "compact"
-    differentiable = True
 
     def __init__(
         self, weights: str | Path | None = None, device: torch.device | str = "cpu", detach: bool = False

@@ -27,7 +27,6 @@ class Dis:
     """
 
     name = "dis"
-    differentiable = False
 
     def __init__(self, finest_scale: int = 0) -> None:
         self.finest_scale = finest_scale

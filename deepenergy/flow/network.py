@@ -34,11 +34,6 @@ class FlowNetwork(Protocol):
         """How configurations and reports name it."""
         ...
 
-    @property
-    def differentiable(self) -> bool:
-        """Whether derivatives of the flow with respect to the images can be taken."""
-        ...
-
     def __call__(self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"], /) -> Flow:
         """The flow from `a` to `b`, which are float display-referred sRGB in [0, 1].
 

@@ -57,8 +57,6 @@ class Raft:
             missing, has another hash, cannot be read, or holds other weights.
     """
 
-    differentiable = True
-
     def __init__(
         self,
         path: str | Path | None = None,

@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from deepenergy.landmarks.network import HEATMAP_SIZE
 from deepenergy.runtime.errors import InputError
+from deepenergy.scene.landmark_layout import IBUG_68
 
 BETA = 50.0
 CROP_SCALE = 1.45
@@ -42,7 +43,7 @@ class _Residual(nn.Module):
 
 
 class CompactNetwork(nn.Module):
-    """`[B, 3, 256, 256]` in [0, 1] to `[B, 68, 64, 64]` heatmaps."""
+    """`[B, 3, 256, 256]` in [0, 1] to `[B, L, 64, 64]` heatmaps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class CompactNetwork(nn.Module):
         self.up32 = nn.Sequential(_Residual(64), _conv(64, 48, kernel=1))
         self.skip64 = _conv(32, 48, kernel=1)
         self.fuse64 = _Residual(48)
-        self.head = nn.Conv2d(48, 68, 1)
+        self.head = nn.Conv2d(48, IBUG_68.count, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits; `Compact` divides them by beta."""
@@ -88,6 +89,7 @@ class Compact:
     """
 
     name = "compact"
+    layout = IBUG_68
 
     def __init__(self, weights: str | Path | None = None, device: torch.device | str = "cpu") -> None:
         path = WEIGHTS if weights is None else Path(weights)
@@ -99,7 +101,7 @@ class Compact:
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
-    def __call__(self, crops: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b 68 64 64"]:
+    def __call__(self, crops: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b l 64 64"]:
         """Heatmaps; differentiable in the crops."""
         return self.network(crops.contiguous(memory_format=torch.channels_last)) / BETA
 
@@ -109,7 +111,7 @@ class Compact:
         half = CROP_SCALE / 2 * (face_boxes[..., 2:] - face_boxes[..., :2]).amax(-1, keepdim=True)
         return torch.cat([centre - half, centre + half], -1)
 
-    def confidence(self, heatmaps: Float[Tensor, "b 68 64 64"]) -> Float[Tensor, "b 68"]:
+    def confidence(self, heatmaps: Float[Tensor, "b l 64 64"]) -> Float[Tensor, "b l"]:
         """The probability within two heatmap pixels of the peak: 1 where the network is sure of one place."""
         share = torch.softmax(heatmaps.flatten(2) * BETA, -1).view_as(heatmaps)
         # Along rows, then along columns: five times as fast as pooling.

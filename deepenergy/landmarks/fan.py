@@ -23,6 +23,7 @@ from deepenergy.landmarks.boxes import square_boxes
 from deepenergy.landmarks.network import CROP_SIZE
 from deepenergy.runtime.errors import InputError
 from deepenergy.runtime.weight_file import WeightFile
+from deepenergy.scene.landmark_layout import IBUG_68
 
 _URL = "https://www.adrianbulat.com/downloads/python-fan/"
 _SOURCE = "published with the package face-alignment, BSD-3"
@@ -62,6 +63,7 @@ class Fan:
     """
 
     name = "fan"
+    layout = IBUG_68
 
     def __init__(
         self,
@@ -77,12 +79,12 @@ class Fan:
 
     @property
     def module(self) -> nn.Module:
-        """The network itself: `[B, 3, 256, 256]` to a list of four `[B, 68, 64, 64]`, loaded when first asked for."""
+        """The network itself: `[B, 3, 256, 256]` to a list of four `[B, L, 64, 64]`, loaded when first asked for."""
         if self._module is None:
             self._module = self._load()
         return self._module
 
-    def __call__(self, crops: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b 68 64 64"]:
+    def __call__(self, crops: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b l 64 64"]:
         """Heatmaps of the last hourglass; peaks are near 1 where the network is sure.
 
         Raises:
@@ -96,7 +98,7 @@ class Fan:
         """The package's windows: side 200 (w + h) / 195, the centre moved up by 0.12 h."""
         return square_boxes(face_boxes, _CROP_SCALE, _CROP_SHIFT)
 
-    def confidence(self, heatmaps: Float[Tensor, "b 68 64 64"]) -> Float[Tensor, "b 68"]:
+    def confidence(self, heatmaps: Float[Tensor, "b l 64 64"]) -> Float[Tensor, "b l"]:
         """Heights of the heatmaps' peaks, cut off at 0 and 1 (the training targets are Gaussians of height 1)."""
         return heatmaps.detach().amax((-2, -1)).clamp(0, 1)
 

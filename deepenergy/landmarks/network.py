@@ -9,20 +9,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LANDMARKS = 68
+from deepenergy.scene.landmark_layout import IBUG_68, LandmarkLayout
+
+LANDMARKS = IBUG_68.count
 CROP_SIZE = 256
 HEATMAP_SIZE = 64
 
 
 class HeatmapNetwork(Protocol):
-    """A network that gives a heatmap for each of the 68 landmarks (iBUG order)."""
+    """A network that gives a heatmap for every landmark of its scheme."""
 
     @property
     def name(self) -> str:
         """How configurations and reports name it."""
         ...
 
-    def __call__(self, crops: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b 68 64 64"]:
+    @property
+    def layout(self) -> LandmarkLayout:
+        """The scheme of the landmarks that it finds."""
+        ...
+
+    def __call__(self, crops: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b l 64 64"]:
         """Heatmaps of crops, which are float32 display-referred sRGB in [0, 1]."""
         ...
 
@@ -30,7 +37,7 @@ class HeatmapNetwork(Protocol):
         """The square windows that the network wants to see, from a detector's face boxes; plate pixels."""
         ...
 
-    def confidence(self, heatmaps: Float[Tensor, "b 68 64 64"]) -> Float[Tensor, "b 68"]:
+    def confidence(self, heatmaps: Float[Tensor, "b l 64 64"]) -> Float[Tensor, "b l"]:
         """How far each landmark is to be trusted, 0 to 1."""
         ...
 
@@ -40,10 +47,10 @@ class LandmarkSet:
     """Landmarks of a batch of images; NaN points with zero confidence where there was no face.
 
     Attributes:
-        points: `[B, 68, 2]` plate pixels (x, y).
-        confidence: `[B, 68]`, 0 to 1.
+        points: `[B, L, 2]` plate pixels (x, y).
+        confidence: `[B, L]`, 0 to 1.
         windows: `[B, 4]` the windows that the network saw, plate pixels; NaN where there was no face.
-        covariance: `[B, 68, 2, 2]` covariance of each position as its heatmap describes it, plate pixels squared.
+        covariance: `[B, L, 2, 2]` covariance of each position as its heatmap describes it, plate pixels squared.
     """
 
     points: Tensor

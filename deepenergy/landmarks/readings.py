@@ -13,16 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, LANDMARKS, HeatmapNetwork, LandmarkSet
+from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, HeatmapNetwork, LandmarkSet
 from deepenergy.landmarks.soft_argmax import heatmap_covariance, local_soft_argmax
 from deepenergy.scene.view_windows import MOST_READINGS, WINDOW_CHANGES
 from deepenergy.scene.window import check_boxes, crop_and_resize, heatmap_to_plate
-
-# iBUG order seen in a mirror.
-_MIRRORED = torch.tensor([
-    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
-    41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65,
-])  # fmt: skip
 
 
 def read_landmarks(
@@ -30,7 +24,7 @@ def read_landmarks(
     image_in: Callable[[Float[Tensor, "b 4"]], Float[Tensor, "b 3 256 256"]],
     windows: Float[Tensor, "b 4"],
     readings: int = 1,
-) -> tuple[Float[Tensor, "b 68 2"], Float[Tensor, "b 68"], Float[Tensor, "b 68 2 2"]]:
+) -> tuple[Float[Tensor, "b l 2"], Float[Tensor, "b l"], Float[Tensor, "b l 2 2"]]:
     """The mean of several readings of the same faces.
 
     Args:
@@ -60,7 +54,7 @@ def read_points(
     image_in: Callable[[Float[Tensor, "b 4"]], Float[Tensor, "b 3 256 256"]],
     windows: Float[Tensor, "b 4"],
     readings: int = 1,
-) -> Float[Tensor, "b 68 2"]:
+) -> Float[Tensor, "b l 2"]:
     """The points of `read_landmarks` alone, which takes two thirds of the time."""
     read = [_places(heatmaps, window) for heatmaps, window in _heatmaps(network, image_in, windows, readings)]
     return torch.stack(read).mean(0)
@@ -68,20 +62,20 @@ def read_points(
 
 def _heatmaps(
     network: HeatmapNetwork, image_in: Callable[[Tensor], Tensor], windows: Tensor, readings: int
-) -> Iterator[tuple[Float[Tensor, "b 68 64 64"], Float[Tensor, "b 4"]]]:
+) -> Iterator[tuple[Float[Tensor, "b l 64 64"], Float[Tensor, "b 4"]]]:
     """Heatmaps of every reading, turned back from the mirror, and the windows that they belong to (float64)."""
     if not 1 <= readings <= MOST_READINGS:
         raise ValueError(f"readings: found {readings}; expected 1 to {MOST_READINGS}")
-    windows = windows.to(torch.float64)
+    windows, mirrored = windows.to(torch.float64), list(network.layout.mirror)
     for number, (dx, dy, scale) in enumerate(WINDOW_CHANGES[: (readings + 1) // 2]):
         window = _moved(windows, dx, dy, scale)
         image = image_in(window)
         for mirror in (False, True)[: readings - 2 * number]:
             heatmaps = network(image.flip(-1) if mirror else image)
-            yield (heatmaps[:, _MIRRORED.to(heatmaps.device)].flip(-1) if mirror else heatmaps), window
+            yield (heatmaps[:, mirrored].flip(-1) if mirror else heatmaps), window
 
 
-def _places(heatmaps: Float[Tensor, "b 68 64 64"], window: Float[Tensor, "b 4"]) -> Float[Tensor, "b 68 2"]:
+def _places(heatmaps: Float[Tensor, "b l 64 64"], window: Float[Tensor, "b 4"]) -> Float[Tensor, "b l 2"]:
     return heatmap_to_plate(local_soft_argmax(heatmaps).to(torch.float64), window, HEATMAP_SIZE)
 
 
@@ -104,10 +98,10 @@ def find_landmarks(
     absent = torch.isnan(boxes).all(-1, keepdim=True)
     check_boxes(torch.where(absent, boxes.new_tensor([0, 0, 1, 1]), boxes), images.shape[0])
     found = (~absent[:, 0]).nonzero()[:, 0]
-    seen_in = torch.full_like(boxes, torch.nan)
-    points = torch.full((len(boxes), LANDMARKS, 2), torch.nan, dtype=torch.float64, device=images.device)
-    confidence = torch.zeros(len(boxes), LANDMARKS, dtype=torch.float64, device=images.device)
-    covariance = torch.full((len(boxes), LANDMARKS, 2, 2), torch.nan, dtype=torch.float64, device=images.device)
+    seen_in, count = torch.full_like(boxes, torch.nan), network.layout.count
+    points = torch.full((len(boxes), count, 2), torch.nan, dtype=torch.float64, device=images.device)
+    confidence = torch.zeros(len(boxes), count, dtype=torch.float64, device=images.device)
+    covariance = torch.full((len(boxes), count, 2, 2), torch.nan, dtype=torch.float64, device=images.device)
     if len(found):
         windows = network.crop_boxes(boxes[found])
         seen = images[found]

@@ -28,8 +28,6 @@ _NAMES = (
     (re.compile(r"teeth|tooth", re.I), TEETH),
     (re.compile(r"mouth|gum|tongue|oral", re.I), MOUTH),
 )
-# Landmarks of the two eyes, of the mouth's corners, of the middles of the upper and the lower lip.
-_RIGHT_EYE, _LEFT_EYE, _CORNERS, _LIPS = slice(36, 42), slice(42, 48), [48, 54], [51, 57]
 _GRID = 256
 
 
@@ -56,9 +54,12 @@ def face_skin(rig: Rig) -> Bool[Tensor, " f"]:
     rig.require_landmarks()
     landmarks = rig.landmarks(rig.neutral[None])[0]
     centre = rig.neutral[rig.faces].mean(1)
-    height = landmarks[27, 1] - landmarks[8, 1]
-    below, above = landmarks[8, 1] - 0.05 * height, landmarks[17:27, 1].mean() + 0.3 * height
-    on_face = (centre[:, 1] > below) & (centre[:, 1] < above) & (centre[:, 2] > landmarks[[0, 16], 2].mean())
+    layout = rig.layout
+    chin, brows = landmarks[layout.chin, 1], landmarks[list(layout.sets["brows"])][:, 1]
+    height = landmarks[layout.bridge, 1] - chin
+    below, above = chin - 0.05 * height, brows.mean() + 0.3 * height
+    ears = landmarks[list(layout.jaw_ends), 2].mean()
+    on_face = (centre[:, 1] > below) & (centre[:, 1] < above) & (centre[:, 2] > ears)
     return on_face & (material_regions(rig) == SKIN)
 
 
@@ -73,14 +74,16 @@ def _by_place(rig: Rig) -> np.ndarray:
     assert rig.landmark_faces is not None
     skin = np.bincount(part[rig.landmark_faces.cpu().numpy()]).argmax()
     material = np.full(len(faces), SKIN)
-    width = float(np.linalg.norm(marks[_CORNERS[0]] - marks[_CORNERS[1]]))
-    lips = marks[_LIPS].mean(0)
+    right, left = rig.layout.mouth_corners
+    width = float(np.linalg.norm(marks[right] - marks[left]))
+    lips = marks[list(rig.layout.lip_middles)].mean(0)
     for number in np.unique(part):
         if number == skin:
             continue
         corners = vertices[faces[part == number]].reshape(-1, 3)
         centre, extent = (corners.min(0) + corners.max(0)) / 2, float(np.ptp(corners, axis=0).max())
-        for eye in (marks[_RIGHT_EYE], marks[_LEFT_EYE]):
+        for name in ("right_eye", "left_eye"):
+            eye = marks[rig.layout.contours[name].rows]
             size = float(np.ptp(eye[:, 0]))
             if np.linalg.norm(centre - eye.mean(0)) < size and extent < 2.5 * size:
                 material[part == number] = EYES
@@ -89,7 +92,7 @@ def _by_place(rig: Rig) -> np.ndarray:
         if inside and material[part == number][0] == SKIN:
             small = extent < 0.65 * width
             material[part == number] = TEETH if small or _is_white(rig, part == number) else MOUTH
-    material[(part == skin) & _behind_lips(vertices, faces, part == skin, marks, width)] = MOUTH
+    material[(part == skin) & _behind_lips(vertices, faces, part == skin, lips, width)] = MOUTH
     return material
 
 
@@ -102,10 +105,9 @@ def _is_white(rig: Rig, mine: np.ndarray) -> bool:
 
 
 def _behind_lips(
-    vertices: np.ndarray, faces: np.ndarray, skin: np.ndarray, marks: np.ndarray, width: float
+    vertices: np.ndarray, faces: np.ndarray, skin: np.ndarray, lips: np.ndarray, width: float
 ) -> np.ndarray:
     """Triangles behind the closed lips, seen from the front: the socket of the mouth."""
-    lips = marks[_LIPS].mean(0)
     centre = vertices[faces].mean(1)
     offset = centre - lips
     near = (np.abs(offset[:, 0]) < 0.8 * width) & (offset[:, 1] < 0.5 * width) & (offset[:, 1] > -0.6 * width)

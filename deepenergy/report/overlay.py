@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from deepenergy.report.wireframe import SurfaceLines, surface_lines, visible_lines
 from deepenergy.runtime.atomic import atomic_path
 from deepenergy.scene.camera import Camera
+from deepenergy.scene.landmark_layout import LandmarkLayout
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
@@ -29,12 +30,6 @@ PLATE_LANDMARK = (0, 200, 200)
 RENDER_LANDMARK = (70, 235, 90)
 CORRESPONDENCE = (240, 60, 60)
 STATUS = {"solved": (64, 180, 100), "infilled": (226, 160, 40), "failed": (214, 64, 64)}
-
-# iBUG contours: (first, last, closed).
-CONTOURS = (
-    (0, 16, False), (17, 21, False), (22, 26, False), (27, 30, False), (31, 35, False), (36, 41, True), (42, 47, True),
-    (48, 59, True), (60, 67, True),
-)  # fmt: skip
 
 # The length of a line of the lattice's mesh, in pixels of a 540-line image.
 _LATTICE_PX = 9.0
@@ -47,7 +42,7 @@ class FrameGeometry:
 
     Attributes:
         segments: `[S, 2, 2]` visible lines of the surface.
-        landmarks: `[68, 2]` the rig's own landmarks, or None.
+        landmarks: `[L, 2]` the rig's own landmarks, or None.
     """
 
     segments: np.ndarray
@@ -130,7 +125,7 @@ class Overlay:
             canvas.lines((geometry.segments - origin) * scale, WIRE, width=0.8, opacity=0.5)
             if geometry.landmarks is not None:
                 rig_landmarks = (geometry.landmarks - origin) * scale
-                canvas.contours(rig_landmarks, FEATURE, width=1.8, opacity=0.95)
+                canvas.contours(rig_landmarks, self.rig.layout, FEATURE, width=1.8, opacity=0.95)
         found = self.track.landmarks_px.get(self.camera.name)
         rendered = self.track.render_landmarks_px.get(self.camera.name)
         draw_landmarks(
@@ -187,15 +182,18 @@ class Canvas:
         self._blend(mask, colour, opacity)
 
     def contours(
-        self, landmarks: Float[np.ndarray, "68 2"], colour: tuple[int, int, int], width: float, opacity: float
+        self,
+        landmarks: Float[np.ndarray, "l 2"],
+        layout: LandmarkLayout,
+        colour: tuple[int, int, int],
+        width: float,
+        opacity: float,
     ) -> None:
-        """Draw the face's features (jaw line, brows, nose, lids, lips) through 68 landmarks."""
+        """Draw the face's features (jaw line, brows, nose, lids, lips) through the landmarks of a scheme."""
         mask, pen = self._mask()
         pixels = self._pen_width(width)
-        for first, last, closed in CONTOURS:
-            points = landmarks[first : last + 1]
-            if closed:
-                points = np.concatenate([points, points[:1]])
+        for contour in layout.contours.values():
+            points = landmarks[contour.line]
             if np.isfinite(points).all():
                 line = [(float(x), float(y)) for x, y in self._pen_points(points, pixels)]
                 pen.line(line, fill=255, width=pixels, joint="curve")
@@ -235,7 +233,7 @@ class Canvas:
 
 
 def draw_landmarks(
-    canvas: Canvas, plate: Float[np.ndarray, "68 2"] | None, render: Float[np.ndarray, "68 2"] | None
+    canvas: Canvas, plate: Float[np.ndarray, "l 2"] | None, render: Float[np.ndarray, "l 2"] | None
 ) -> None:
     """Draw plate landmarks, render landmarks and the lines between them (figure 3 of the paper), canvas pixels."""
     if plate is not None and render is not None:

@@ -42,7 +42,7 @@ class StageRecorder:
 
     NN is the stage's place in the schedule, from 01; a stage that was left out has no folder. `state.npz` holds
     `frames` [T], `rotation` [T,3,3], `translation` [T,3] metres, `jaw` [T,6], `weights` [T,K], `weight_names` [K],
-    `cameras` [C], `plate_landmarks_px` [T,C,68,2], `landmark_residual_px` [T,C,68,2] (render less plate) and
+    `cameras` [C], `plate_landmarks_px` [T,C,L,2], `landmark_residual_px` [T,C,L,2] (render less plate) and
     `residual_px` [T,C] (mean distance of the sure landmarks), NaN where a view shows no face. Plate pixels.
 
     Args:
@@ -158,7 +158,8 @@ def draw_stage(
     if geometry is not None:
         canvas.lines((geometry.segments - origin) * scale, WIRE, width=0.8, opacity=0.4)
         if geometry.landmarks is not None:
-            canvas.contours((geometry.landmarks - origin) * scale, FEATURE, width=1.3, opacity=0.6)
+            rig_landmarks = (geometry.landmarks - origin) * scale
+            canvas.contours(rig_landmarks, overlay.rig.layout, FEATURE, width=1.3, opacity=0.6)
     found, rendered = (
         (points[name][row] - origin) * scale
         for points in (overlay.track.landmarks_px, overlay.track.render_landmarks_px)

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 
 import numpy as np
 from fileseq import framesToFrameRange
 
-from deepenergy.scene.track import Track
+from deepenergy.scene.track import STATUSES, Cause, Track
 
-# How every `PlateError` begins.
-_UNREAD = r"plates '.*' (have no )?frame \d+"
+_UNREAD = (Cause.PLATE_MISSING, Cause.PLATE_UNREADABLE)
 
 
 def unread_frames(track: Track) -> list[int]:
-    """Frames that failed because a plate is missing or damaged (and not because of what it shows)."""
-    return [int(n) for n, why in zip(track.frames, track.reason, strict=True) if re.search(_UNREAD, str(why))]
+    """Frames that could not be solved because a plate is missing or damaged (and not because of what it shows).
+
+    Args:
+        track: the solved shot; infilled frames count too, by the cause for which they had failed.
+
+    Returns:
+        frame numbers, ascending.
+    """
+    return track.frames[np.isin(track.cause, [cause.value for cause in _UNREAD])].tolist()
 
 
 def summary(track: Track) -> str:
-    """How many frames have which status, and the frames of every reason, as text for the terminal."""
-    counts = {status: int((track.status == status).sum()) for status in ("solved", "infilled", "failed")}
+    """How many frames have which status, and the frames of every reason.
+
+    Args:
+        track: the solved shot.
+
+    Returns:
+        lines of text.
+    """
+    counts = {status: int((track.status == status).sum()) for status in STATUSES}
     lines = [f"{len(track)} frames: " + ", ".join(f"{count} {status}" for status, count in counts.items())]
     frames_of: dict[tuple[str, str], list[int]] = defaultdict(list)
     for frame, status, reason in zip(track.frames.tolist(), track.status, track.reason, strict=True):

@@ -119,7 +119,7 @@ def _edges(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _head_axis(rig: Rig, neutral: np.ndarray) -> tuple[np.ndarray, float]:
     """A point of the head's vertical axis, and the head's radius: from ear to ear where the landmarks tell."""
     if rig.landmark_faces is not None:
-        ears = rig.landmarks(rig.neutral[None])[0, [0, 16]].cpu().numpy().astype(np.float64)
+        ears = rig.landmarks(rig.neutral[None])[0, list(rig.layout.jaw_ends)].cpu().numpy().astype(np.float64)
         return ears.mean(0), float(np.linalg.norm(ears[0] - ears[1])) / 2
     low, high = neutral.min(0), neutral.max(0)
     return (low + high) / 2, float(high[0] - low[0]) / 2

@@ -20,10 +20,9 @@ from torch import Tensor
 from deepenergy.runtime import registry
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.control_groups import control_groups
+from deepenergy.scene.landmark_layout import IBUG_68, LandmarkLayout
 from deepenergy.scene.rotation import so3_exp
 from deepenergy.scene.state import State
-
-LANDMARK_COUNT = 68
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class Rig:
         blendshapes: `[K, V, 3]` displacements at weight 1.
         weight_names: K names.
         weight_bounds: `[K, 2]` lowest and highest weight (default 0 and 1).
-        landmark_faces: `[68]` int64 triangle of every iBUG landmark, or None.
-        landmark_barycentrics: `[68, 3]`, or None.
+        landmark_faces: `[L]` int64 triangle of every landmark, or None.
+        landmark_barycentrics: `[L, 3]`, or None.
         jaw: the jaw joint, or None for a rig whose jaw is blendshapes only.
         uvs: `[N, 2]` texture coordinates (origin bottom-left, +v up), or None; `uv_faces` `[F, 3]` indexes them.
         vertex_albedo: `[V, 3]` scene-linear, or None.
@@ -69,6 +68,7 @@ class Rig:
         face_regions: `[F]` int64 into `region_names` (skin, eyes, teeth, ...).
         identity_basis: `[I, V, 3]` identity displacements, or None; `identity_names` names them.
         group_overrides: see `control_groups`.
+        layout: the landmarks' scheme, which says how many there are (L) and what each one is.
 
     Raises:
         InputError: shapes that disagree, non-finite vertices, indices out of range.
@@ -92,6 +92,7 @@ class Rig:
     identity_basis: Tensor | None = None
     identity_names: tuple[str, ...] = ()
     group_overrides: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    layout: LandmarkLayout = IBUG_68
 
     def __post_init__(self) -> None:
         vertices, shapes = self.neutral.shape[0], len(self.weight_names)
@@ -136,8 +137,8 @@ class Rig:
     def _check_landmarks(self) -> None:
         if self.landmark_faces is None or self.landmark_barycentrics is None:
             return
-        self._expect("landmark_faces", self.landmark_faces, (LANDMARK_COUNT,))
-        self._expect("landmark_barycentrics", self.landmark_barycentrics, (LANDMARK_COUNT, 3))
+        self._expect("landmark_faces", self.landmark_faces, (self.layout.count,))
+        self._expect("landmark_barycentrics", self.landmark_barycentrics, (self.layout.count, 3))
         if int(self.landmark_faces.min()) < 0 or int(self.landmark_faces.max()) >= self.faces.shape[0]:
             raise InputError(
                 f"rig '{self.name}' landmarks",
@@ -158,7 +159,7 @@ class Rig:
 
         Args:
             path: the file or folder, or "builtin" for the procedural head inside the package.
-            landmarks: JSON with `indices`, 68 vertex indices in iBUG order (or `faces` and `barycentrics`).
+            landmarks: JSON with `indices`, a vertex for every landmark in iBUG order (or `faces` and `barycentrics`).
             groups: weights to move to other control groups, see `control_groups`.
 
         Raises:
@@ -183,18 +184,18 @@ class Rig:
         path = Path(path)
         registry.lookup("write rig", path, "rig output")(path, self)
 
-    def with_landmark_vertices(self, indices: Int[Tensor, "68"]) -> Rig:
-        """The rig with its 68 landmarks at vertices.
+    def with_landmark_vertices(self, indices: Int[Tensor, " l"]) -> Rig:
+        """The rig with its landmarks at vertices.
 
         Raises:
-            InputError: not 68 indices, out of range, or a vertex that no triangle uses.
+            InputError: not an index for every landmark, out of range, or a vertex that no triangle uses.
         """
         indices = torch.as_tensor(indices, dtype=torch.int64)
-        if indices.shape != (LANDMARK_COUNT,):
+        if indices.shape != (self.layout.count,):
             raise InputError(
                 "landmarks",
                 f"{indices.numel()} vertex indices",
-                "68, in iBUG/Multi-PIE order",
+                f"{self.layout.count}, in {self.layout.title} order",
                 "leave none out: mark the nearest vertex for each point",
             )
         vertices = self.neutral.shape[0]
@@ -222,8 +223,9 @@ class Rig:
             raise InputError(
                 f"rig '{self.name}' landmarks",
                 "none",
-                "68 iBUG landmarks on the mesh",
-                'pass a JSON {"indices": [68 vertex numbers]} as landmarks= (or `landmarks` in the shot file)',
+                f"{self.layout.count} {self.layout.title} landmarks on the mesh",
+                f'pass a JSON {{"indices": [{self.layout.count} vertex numbers]}} as landmarks= '
+                "(or `landmarks` in the shot file)",
             )
         return self.landmark_faces, self.landmark_barycentrics
 
@@ -252,14 +254,14 @@ class Rig:
         local = self.local_vertices(state.weights, state.jaw)
         return local @ state.rotation.transpose(-1, -2) + state.translation[:, None]
 
-    def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b 68 3"]:
-        """The 68 landmark points of meshes."""
+    def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
+        """The landmark points of meshes."""
         faces, barycentrics = self.require_landmarks()
         corners = vertices[:, self.faces[faces].to(vertices.device)]
         return (corners * barycentrics.to(vertices)[None, :, :, None]).sum(-2)
 
     def landmark_rig(self) -> Rig:
-        """The small rig of the landmarks' triangles alone: same parameters, 68 triangles, so evaluating is cheap."""
+        """The small rig of the landmarks' triangles alone: same parameters, few vertices, so evaluating is cheap."""
         faces, barycentrics = self.require_landmarks()
         used, renumbered = torch.unique(self.faces[faces], return_inverse=True)
         jaw = None if self.jaw is None else replace(self.jaw, skin_weights=self.jaw.skin_weights[used])
@@ -270,12 +272,13 @@ class Rig:
             blendshapes=self.blendshapes[:, used],
             weight_names=self.weight_names,
             weight_bounds=self.weight_bounds,
-            landmark_faces=torch.arange(LANDMARK_COUNT, device=faces.device),
+            landmark_faces=torch.arange(self.layout.count, device=faces.device),
             landmark_barycentrics=barycentrics,
             jaw=jaw,
             identity_basis=None if self.identity_basis is None else self.identity_basis[:, used],
             identity_names=self.identity_names,
             group_overrides=self.group_overrides,
+            layout=self.layout,
         )
 
     def with_identity(self, coefficients: Float[Tensor, " i"]) -> Rig:

@@ -11,9 +11,6 @@ import torch
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.rig import Rig
 
-# iBUG numbers: outer eye corners (the subject's right one first), top of the nose's bridge, chin.
-_RIGHT_EYE, _LEFT_EYE, _BRIDGE, _CHIN, _NOSE_TIP = 36, 45, 27, 8, 30
-_JAW_ENDS = [0, 16]
 # Between the outer eye corners of anybody from a doll to a giant, in metres; people have 0.08 to 0.10.
 _NARROWEST, _WIDEST = 0.02, 0.5
 # The cosine of 45 degrees: nearer to another axis than to its own.
@@ -28,29 +25,33 @@ def check_face(rig: Rig) -> None:
         InputError: landmarks on one spot or line, eyes too near or too far apart for metres, left and right exchanged,
             a head that does not stand along +Y or look down +Z.
     """
-    points = rig.landmarks(rig.neutral[None].double())[0]
+    points, layout = rig.landmarks(rig.neutral[None].double())[0], rig.layout
     field = f"rig '{rig.name}'"
     spread = torch.linalg.svdvals(points - points.mean(0))
     if not bool(spread[1] > 1e-3 * spread[0]):
         raise InputError(
-            f"{field} landmarks", "68 points on one spot or line", "a face", "mark a vertex of its own for every point"
+            f"{field} landmarks",
+            f"{layout.count} points on one spot or line",
+            "a face",
+            "mark a vertex of its own for every point",
         )
-    across = points[_LEFT_EYE] - points[_RIGHT_EYE]
+    right, left = layout.outer_eye_corners
+    across = points[left] - points[right]
     width = float(torch.linalg.vector_norm(across))
     if not _NARROWEST <= width <= _WIDEST:
         raise InputError(
             f"{field} units",
-            f"outer eye corners (landmarks 36 and 45) {width:.3g} m apart",
+            f"outer eye corners (landmarks {right} and {left}) {width:.3g} m apart",
             f"{_NARROWEST} to {_WIDEST} m, 0.09 as a rule",
             "scale the rig to metres (by 0.01 from centimetres), or mend its landmarks",
         )
-    up = points[_BRIDGE] - points[_CHIN]
+    up = points[layout.bridge] - points[layout.chin]
     forward = torch.linalg.cross(across, up)
-    if float(forward @ (points[_NOSE_TIP] - points[_JAW_ENDS].mean(0))) < 0:
+    if float(forward @ (points[layout.nose_tip] - points[list(layout.jaw_ends)].mean(0))) < 0:
         raise InputError(
             f"{field} landmarks",
             "the nose behind the ears, by the order of the eyes",
-            "iBUG order: 36-41 is the subject's own right eye, at -X",
+            f"{layout.title} order: {right} is the outer corner of the subject's own right eye, at -X",
             "exchange left and right in the landmarks",
         )
     axes = [_axis(direction) for direction in (up, forward)]

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from deepenergy.scene.landmark_layout import IBUG_68, LandmarkLayout
 from deepenergy.scene.rig import Rig
 
 # Scene-linear.
@@ -38,8 +39,9 @@ def with_default_albedo(rig: Rig) -> Rig:
     pieces = _pieces(faces, len(positions))
     used = np.unique(faces)
     largest = np.bincount(pieces[used]).argmax()
-    paint_brows_and_lips(albedo, positions, np.flatnonzero(pieces == largest), marks)
-    for lids in (marks[36:42], marks[42:48]):
+    paint_brows_and_lips(albedo, positions, np.flatnonzero(pieces == largest), marks, rig.layout)
+    for eye in ("right_eye", "left_eye"):
+        lids = marks[rig.layout.contours[eye].rows]
         centre, width = lids.mean(0), np.ptp(lids[:, 0])
         for piece in np.unique(pieces[used]):
             inside = used[pieces[used] == piece]
@@ -51,25 +53,34 @@ def with_default_albedo(rig: Rig) -> Rig:
     return replace(rig, vertex_albedo=torch.from_numpy(albedo).to(rig.neutral))
 
 
-def paint_brows_and_lips(albedo: np.ndarray, positions: np.ndarray, skin: np.ndarray, marks: np.ndarray) -> None:
-    """Brows along landmarks 17-26 and lips inside 48-59: without them a landmark network has little to go by.
+def paint_brows_and_lips(
+    albedo: np.ndarray,
+    positions: np.ndarray,
+    skin: np.ndarray,
+    marks: np.ndarray,
+    layout: LandmarkLayout = IBUG_68,
+) -> None:
+    """Brows along their landmarks and lips inside theirs: without them a landmark network has little to go by.
 
     Args:
         albedo: `[V, 3]`, painted in place.
         positions: `[V, 3]` neutral, metres.
         skin: indices of the skin's vertices.
-        marks: `[68, 3]` landmarks of the neutral.
+        marks: `[L, 3]` landmarks of the neutral.
+        layout: their scheme.
     """
     points = positions[skin]
-    for brow in (marks[17:22], marks[22:27]):
+    for name in ("right_brow", "left_brow"):
+        brow = marks[layout.contours[name].rows]
         start, along = brow[:-1], np.diff(brow, axis=0)
         share = ((points[:, None] - start) * along).sum(-1) / (along**2).sum(-1)
         off = np.linalg.norm(points[:, None] - start - share.clip(0, 1)[..., None] * along, axis=-1).min(1)
         cover = np.clip((BROW_RADIUS - off) / (0.4 * BROW_RADIUS), 0, 1)[:, None]
         albedo[skin] += cover * (np.array(BROW_ALBEDO) - albedo[skin])
     # The neutral faces +Z, so inside or outside is told in the frontal plane; what lies behind the lips is not lips.
-    ahead = points[:, 2] > marks[48:60, 2].min() - LIP_DEPTH
-    lips = skin[ahead & _inside(points[:, :2], marks[48:60, :2])]
+    outline = marks[layout.contours["outer_lips"].rows]
+    ahead = points[:, 2] > outline[:, 2].min() - LIP_DEPTH
+    lips = skin[ahead & _inside(points[:, :2], outline[:, :2])]
     albedo[lips] = LIP_ALBEDO
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,54 @@ from jaxtyping import Float
 
 from deepenergy.runtime import registry
 from deepenergy.runtime.errors import InputError
+from deepenergy.scene.landmark_layout import expected_count
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.rotation import matrix_to_euler
 from deepenergy.scene.state import State
 
 STATUSES = ("solved", "infilled", "failed")
 REFINED = ("rotation", "translation", "jaw", "weights")
-_LANDMARKS = 68
 # Frames are evaluated in blocks, so that a long shot of a dense rig needs no more than its own result in memory.
 _BLOCK = 16
+
+
+class Cause(str, Enum):
+    """Why a frame is not "solved", for programs; `Track.reason` says it in words, with numbers.
+
+    A frame that was infilled keeps the cause for which it had failed. Where several hold at once, the one that comes
+    first here is given: whoever exports a missing plate again need not be told what it shows.
+
+    Attributes:
+        NONE: the frame is solved.
+        PLATE_MISSING: the plates of a camera have no such frame.
+        PLATE_UNREADABLE: the plate of a camera is there and cannot be used: damaged, cut off, of another size.
+        NO_FACE: no camera shows a face that was found.
+        NOT_FINITE: the solve did not stay finite.
+        WEAK_LANDMARKS: the network was not sure of the landmarks on the plate.
+        RESIDUAL: the landmarks of plate and render are too far apart.
+        APPEARANCE: the plate does not look like the render (their correlation is low).
+        JUMP: the head leaves the path of its neighbours and comes back.
+        BESIDE_FAILED: halfway to one of the last four, and joined to a frame that failed.
+        INFILLED: infilled, and the track does not say why the frame had failed.
+        UNKNOWN: failed, and the track does not say why.
+    """
+
+    NONE = "none"
+    PLATE_MISSING = "plate_missing"
+    PLATE_UNREADABLE = "plate_unreadable"
+    NO_FACE = "no_face"
+    NOT_FINITE = "not_finite"
+    WEAK_LANDMARKS = "weak_landmarks"
+    RESIDUAL = "residual"
+    APPEARANCE = "appearance"
+    JUMP = "jump"
+    BESIDE_FAILED = "beside_failed"
+    INFILLED = "infilled"
+    UNKNOWN = "unknown"
+
+    def __str__(self) -> str:
+        """The value: what numpy puts into an array of strings."""
+        return self.value
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +79,7 @@ class Track:
         confidence: `[T]` in [0, 1].
         landmark_residual_px: `[T]` mean distance of plate and render landmarks in plate pixels; NaN where
             none was measured.
-        landmarks_px: camera name -> `[T, 68, 2]` landmarks detected on the plate, plate pixels, NaN where none. May be
+        landmarks_px: camera name -> `[T, L, 2]` landmarks detected on the plate, plate pixels, NaN where none. May be
             empty.
         render_landmarks_px: the same, detected on the render.
         rig_name: the rig that was solved.
@@ -47,6 +87,8 @@ class Track:
             1010 and 1017; refined by hybrid"); "" for a frame as it was solved.
         before: name -> values before temporal refinement, any of rotation, translation, jaw and weights, shaped like
             them; empty where nothing was refined.
+        cause: `[T]` values of `Cause`: why a frame is not "solved", for programs. "none", or no array at all, on a
+            frame that is not solved becomes "infilled" or "unknown", by its status.
         sigma: name -> standard deviations by the solver, NaN where it could not tell: "rotation" `[T, 3]` radians about
             the world's axes, "translation" `[T, 3]` metres, "jaw" `[T, 6]`, "weights" `[T, K]`. May be empty.
 
@@ -73,6 +115,7 @@ class Track:
     provenance: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
     before: Mapping[str, np.ndarray] = field(default_factory=dict)
     sigma: Mapping[str, np.ndarray] = field(default_factory=dict)
+    cause: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
 
     def __post_init__(self) -> None:
         frames = np.asarray(self.frames)
@@ -94,14 +137,16 @@ class Track:
             self._set(name, self._shaped(name, getattr(self, name), shape))
         if len(self.provenance) == 0:
             self._set("provenance", np.full(count, ""))
-        for name in ("status", "reason", "provenance"):
+        if len(self.cause) == 0:
+            self._set("cause", np.full(count, str(Cause.NONE)))
+        for name in ("status", "reason", "provenance", "cause"):
             value = np.asarray(getattr(self, name), dtype=np.str_)
             if value.shape != (count,):
                 raise InputError(f"track {name}", f"shape {value.shape}", f"({count},)", "give one for every frame")
             self._set(name, value)
         for name in ("landmarks_px", "render_landmarks_px"):
             cameras = getattr(self, name)
-            shape = (count, _LANDMARKS, 2)
+            shape = (count, self._landmark_count(), 2)
             self._set(name, {str(c): self._shaped(f"{name} '{c}'", v, shape) for c, v in cameras.items()})
         self._set("before", {n: self._shaped(f"before {n}", v, self._shape_before(n)) for n, v in self.before.items()})
         self._set("sigma", {n: self._shaped(f"sigma {n}", v, self._shape_sigma(n)) for n, v in self.sigma.items()})
@@ -109,7 +154,13 @@ class Track:
         self._set("weight_names", names)
         self._check_frames()
         self._check_status()
+        self._check_cause()
         self._check_values()
+
+    def _landmark_count(self) -> int:
+        """L: the first camera's where a scheme has as many, and all cameras must have the same."""
+        every = [np.shape(points) for points in (*self.landmarks_px.values(), *self.render_landmarks_px.values())]
+        return expected_count(every[0][1] if every and len(every[0]) == 3 else 0)
 
     def _shape_before(self, name: str) -> tuple[int, ...]:
         if name not in REFINED:
@@ -159,6 +210,21 @@ class Track:
                 "'' on a solved frame and words on any other",
                 "say why a frame was not solved",
             )
+
+    def _check_cause(self) -> None:
+        solved, none = self.status == "solved", self.cause == Cause.NONE
+        fitting = np.where(self.status == "infilled", Cause.INFILLED.value, Cause.UNKNOWN.value)
+        cause = np.where(~solved & none, fitting, self.cause)
+        wrong = ~np.isin(cause, [c.value for c in Cause]) | (solved & (cause != Cause.NONE))
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise InputError(
+                f"track cause of frame {self.frames[at]}",
+                f"'{cause[at]}' on a frame with status '{self.status[at]}'",
+                f"'{Cause.NONE}' on a solved frame, and one of {', '.join(c.value for c in Cause)} on any other",
+                "use the values of `Cause`",
+            )
+        self._set("cause", cause)
 
     def _check_values(self) -> None:
         flat = np.concatenate([self.rotation.reshape(len(self), 9), self.translation, self.jaw, self.weights], axis=1)
@@ -291,8 +357,8 @@ class Track:
             result[block] = rig.vertices(states[block]).cpu().numpy()
         return result
 
-    def landmarks(self, rig: Rig) -> Float[np.ndarray, "t 68 3"]:
-        """The rig's 68 landmarks in world space (metres), float64; NaN where failed.
+    def landmarks(self, rig: Rig) -> Float[np.ndarray, "t l 3"]:
+        """The rig's landmarks in world space (metres), float64; NaN where failed.
 
         Raises:
             InputError: the rig's weights are not the track's, or the rig has no landmarks.

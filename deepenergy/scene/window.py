@@ -104,11 +104,3 @@ def heatmap_to_plate(
     """
     origin, extent = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
     return origin + points * (extent / heatmap_size)
-
-
-def plate_to_heatmap(
-    points: Float[Tensor, "b l 2"], boxes: Float[Tensor, "b 4"], heatmap_size: int = 64
-) -> Float[Tensor, "b l 2"]:
-    """Plate pixels to heatmap coordinates; arguments as in `heatmap_to_plate`."""
-    origin, extent = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
-    return (points - origin) * (heatmap_size / extent)

@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING
 
 from deepenergy.runtime.errors import InputError, did_you_mean
 from deepenergy.scene.control_groups import GROUPS
+from deepenergy.scene.landmark_layout import IBUG_68, LAYOUTS, SETS, LandmarkLayout
 from deepenergy.scene.view_windows import MOST_READINGS
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-# Slices of the 68 iBUG landmarks.
-LANDMARK_SETS: dict[str, slice] = {
-    "jaw": slice(0, 17),
-    "brows": slice(17, 27),
-    "nose": slice(27, 36),
-    "eyes": slice(36, 48),
-    "mouth": slice(48, 68),
-}
 
 
 @dataclass(frozen=True)
@@ -33,7 +25,7 @@ class Stage:
         name: shown in the progress.
         translation, rotation: whether the rigid parameters are free.
         groups: control groups whose weights are free ("jaw_open" frees the jaw joint's opening, "jaw" all of it).
-        landmark_weights: landmark set, or numbers in iBUG order ("30", "48-59"), -> factor on its residuals (the
+        landmark_weights: landmark set, or numbers of landmarks ("30", "48-59"), -> factor on its residuals (the
             diagonal of W of section 8.1). Numbers go before sets; a landmark that is not named has 0.
         edge_weight: factor on the edge-preserving energy E2 of section 8.1.
         renders: how often the render is made and read by the network; each is one outer iteration.
@@ -71,16 +63,17 @@ class Stage:
     fallback: bool = False
 
     def __post_init__(self) -> None:
-        for name in self.landmark_weights:
-            if landmarks_of(name) is None:
-                raise _unknown(f"stage '{self.name}' landmark_weights", name, (*LANDMARK_SETS, "numbers to 67 (48-59)"))
+        # Which scheme the rig has is not known yet: one that has all of these landmarks will do.
+        fitting = [layout for layout in LAYOUTS.values() if self._first_unknown(layout) is None]
+        if not fitting:
+            raise self._refused(IBUG_68)
         factors = self.landmark_weights.values()
-        pixels = self.photometric > 0
+        some = self.photometric > 0 or any(bool(self.weights(layout).any()) for layout in fitting)
         checks = (
             ("name", bool(self.name.strip()), "text"),
             ("groups", self.translation or self.rotation or bool(self.groups), "something free: rigid, or a group"),
             ("landmark_weights", all(0 <= factor < float("inf") for factor in factors), "factors of 0 or more"),
-            ("landmark_weights", pixels or any(self.factors()), "a set with a factor above 0"),
+            ("landmark_weights", some, "a set with a factor above 0"),
             ("edge_weight", 0 <= self.edge_weight < float("inf"), "0 or more"),
             ("renders", self.renders >= 0, "0 or more"),
             ("iterations", self.iterations >= 1, "1 or more"),
@@ -94,31 +87,51 @@ class Stage:
                 field = f"stage '{self.name}' {attribute}"
                 raise InputError(field, repr(getattr(self, attribute)), expected, "correct the stage")
 
-    def weights(self) -> Float[Tensor, " 68"]:
-        """The factors of the 68 landmarks, float64."""
+    def weights(self, layout: LandmarkLayout = IBUG_68) -> Float[Tensor, " l"]:
+        """The factors of a scheme's landmarks, float64.
+
+        Raises:
+            InputError: a landmark that the scheme does not have.
+        """
         # Here and not above: `deepenergy stages` prints schedules without torch.
         import torch
 
-        return torch.tensor(self.factors(), dtype=torch.float64)
+        return torch.tensor(self.factors(layout), dtype=torch.float64)
 
-    def factors(self) -> list[float]:
-        """The factors of the 68 landmarks, as plain numbers."""
-        out = [0.0] * 68
-        for name in sorted(self.landmark_weights, key=lambda name: name not in LANDMARK_SETS):
-            part = landmarks_of(name)
+    def factors(self, layout: LandmarkLayout = IBUG_68) -> list[float]:
+        """The factors of a scheme's landmarks, as plain numbers.
+
+        Raises:
+            InputError: a landmark that the scheme does not have.
+        """
+        if self._first_unknown(layout) is not None:
+            raise self._refused(layout)
+        out = [0.0] * layout.count
+        for name in sorted(self.landmark_weights, key=lambda name: name not in SETS):
+            part = landmarks_of(name, layout)
             assert part is not None
-            out[part] = [float(self.landmark_weights[name])] * len(out[part])
+            for index in part:
+                out[index] = float(self.landmark_weights[name])
         return out
 
+    def _first_unknown(self, layout: LandmarkLayout) -> str | None:
+        """The first name in `landmark_weights` that means nothing in a scheme."""
+        return next((name for name in self.landmark_weights if landmarks_of(name, layout) is None), None)
 
-def landmarks_of(name: str) -> slice | None:
+    def _refused(self, layout: LandmarkLayout) -> InputError:
+        known = (*SETS, f"numbers to {layout.count - 1} (48-59)")
+        return _unknown(f"stage '{self.name}' landmark_weights", self._first_unknown(layout) or "", known)
+
+
+def landmarks_of(name: str, layout: LandmarkLayout = IBUG_68) -> list[int] | None:
     """The landmarks of a set, or of numbers such as "30" or "48-59" (both ends count); None for anything else."""
-    numbers = re.fullmatch(r"(\d{1,2})(?:-(\d{1,2}))?", name, re.ASCII)
+    digits = f"\\d{{1,{len(str(layout.count - 1))}}}"
+    numbers = re.fullmatch(f"({digits})(?:-({digits}))?", name, re.ASCII)
     if numbers is None:
-        return LANDMARK_SETS.get(name)
+        return list(layout.sets[name]) if name in layout.sets else None
     first = int(numbers[1])
     last = int(numbers[2] or first)
-    return slice(first, last + 1) if first <= last < 68 else None
+    return list(range(first, last + 1)) if first <= last < layout.count else None
 
 
 def check_groups(stages: Sequence[Stage], known: Iterable[str]) -> None:

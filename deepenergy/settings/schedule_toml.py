@@ -11,7 +11,8 @@ from typing import Any, get_type_hints
 from deepenergy.runtime.errors import InputError, did_you_mean
 from deepenergy.runtime.toml_input import read_toml, shown
 from deepenergy.scene.control_groups import GROUPS
-from deepenergy.settings.schedule import LANDMARK_SETS, Stage, check_groups
+from deepenergy.scene.landmark_layout import SETS
+from deepenergy.settings.schedule import Stage, check_groups
 
 _PRINT = "`deepenergy stages` prints the default one"
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -123,8 +124,8 @@ def describe(stage: Stage) -> str:
     moved = ["pose"] if stage.translation and stage.rotation else []
     moved = moved or [word for word in ("translation", "rotation") if getattr(stage, word)]
     moved += stage.groups if len(stage.groups) <= 2 else [f"{len(stage.groups)} control groups"]
-    sets = [name for name in LANDMARK_SETS if stage.landmark_weights.get(name)]
-    sets += [name for name in stage.landmark_weights if name not in LANDMARK_SETS and stage.landmark_weights[name]]
+    sets = [name for name in SETS if stage.landmark_weights.get(name)]
+    sets += [name for name in stage.landmark_weights if name not in SETS and stage.landmark_weights[name]]
     everything = all(factor > 0 for factor in stage.factors())
     data = ["all landmarks" if everything else f"the landmarks of {', '.join(sets)}"] if sets else []
     data += ["pixels"] if stage.photometric else []

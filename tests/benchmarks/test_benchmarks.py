@@ -21,6 +21,7 @@ from benchmarks.facemesh import FACEMESH_TO_68, read_labels
 from benchmarks.metrics import Metric, Outcome, format_value, print_outcome, read_json, write_json
 from benchmarks.shares import Shares
 from deepenergy.runtime.errors import InputError
+from deepenergy.scene.landmark_layout import IBUG_68
 from deepenergy.scene.plates import Plates
 
 ERROR = Metric("truth.mono_left.rotation_deg", 1.0, "deg", "lower", {"frames": 96})
@@ -251,6 +252,7 @@ class Dot:
     """Heatmaps that point to the same place of every crop, whatever is in it."""
 
     name = "dot"
+    layout = IBUG_68
 
     def __init__(self, x: int, y: int) -> None:
         self.place = x, y

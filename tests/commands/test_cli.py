@@ -275,16 +275,6 @@ def _track(status: list[str], reason: list[str]) -> Track:
     )
 
 
-def test_summary_groups_frames_by_reason() -> None:
-    track = _track(["solved", "failed", "failed", "infilled", "failed"], ["", "no face", "no face", "weak", "cut"])
-    assert summary(track).splitlines() == [
-        "5 frames: 1 solved, 1 infilled, 3 failed",
-        "  failed 1002-1003: no face",
-        "  infilled 1004: weak",
-        "  failed 1005: cut",
-    ]
-
-
 def test_eval_of_a_track_against_itself(files: Path) -> None:
     track = files / "t.npz"
     _track(["solved"] * 4, [""] * 4).save(track)

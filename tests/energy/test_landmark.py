@@ -10,8 +10,9 @@ from rigs import random_rig
 from deepenergy import Camera, Rig, State
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.fit.free_controls import free_in_stage, limits_of
+from deepenergy.scene.landmark_layout import IBUG_68
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
-from deepenergy.settings.schedule import DEFAULT_STAGES, LANDMARK_SETS, Stage
+from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
 from deepenergy.solve import minimise
 
 F64 = torch.float64
@@ -137,7 +138,7 @@ def test_default_stages_are_those_of_the_paper_in_order() -> None:
     )
     first = DEFAULT_STAGES[0]
     assert first.translation and not first.rotation and not first.groups
-    assert float(first.weights()[LANDMARK_SETS["jaw"]].sum()) == 0
+    assert float(first.weights()[list(IBUG_68.sets["jaw"])].sum()) == 0
 
 
 def test_free_parameters_of_a_stage() -> None:

@@ -10,6 +10,7 @@ from deepenergy.landmarks.boxes import square_boxes
 from deepenergy.landmarks.compact import Compact
 from deepenergy.landmarks.network import landmark_box
 from deepenergy.landmarks.readings import find_landmarks
+from deepenergy.scene.landmark_layout import IBUG_68
 
 F64 = torch.float64
 NAN = float("nan")
@@ -19,6 +20,7 @@ class Dots:
     """Heatmaps that are the crop's red channel, averaged over 4 x 4 pixels: finds a red dot."""
 
     name = "dots"
+    layout = IBUG_68
 
     def __call__(self, crops: Tensor) -> Tensor:
         assert crops.shape[1:] == (3, 256, 256)

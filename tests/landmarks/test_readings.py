@@ -7,19 +7,16 @@ import torch
 from torch import Tensor
 
 from deepenergy.landmarks.network import CROP_SIZE
-from deepenergy.landmarks.readings import _MIRRORED, MOST_READINGS, find_landmarks, read_landmarks, read_points
+from deepenergy.landmarks.readings import MOST_READINGS, find_landmarks, read_landmarks, read_points
+from deepenergy.scene.landmark_layout import IBUG_68
 from deepenergy.scene.window import crop_and_resize
-
-# Left-right pairs of the iBUG order, written out by hand from its figure.
-PAIRS = [(0, 16), (7, 9), (17, 26), (21, 22), (31, 35), (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46),
-         (48, 54), (49, 53), (50, 52), (55, 59), (56, 58), (60, 64), (61, 63), (65, 67)]  # fmt: skip
-ON_THE_AXIS = [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
 
 
 class Colours:
     """Finds one dot for each landmark by its colour; knows left from right as a landmark network does."""
 
     name = "colours"
+    layout = IBUG_68
 
     def __init__(self) -> None:
         hue = torch.arange(68) / 68
@@ -29,7 +26,7 @@ class Colours:
         # A mirrored dot is another landmark: the network looks for the left eye on the left.
         pooled = torch.nn.functional.avg_pool2d(crops, 4)
         mirrored = bool(crops[0, 0, 0, 0] > crops[0, 0, 0, -1])
-        colours = self.colours[_MIRRORED] if mirrored else self.colours
+        colours = self.colours[list(self.layout.mirror)] if mirrored else self.colours
         distance = (pooled[:, None] - colours[None, :, :, None, None]).square().sum(2)
         return torch.exp(-20 * distance)
 
@@ -49,13 +46,6 @@ def scene(network: Colours) -> tuple[Tensor, Tensor]:
         places[i] = torch.tensor([x, y])
     image[:, :, 262:] = 1
     return image, places
-
-
-def test_the_mirror_swaps_left_and_right() -> None:
-    assert torch.equal(_MIRRORED[_MIRRORED], torch.arange(68))
-    for a, b in PAIRS:
-        assert int(_MIRRORED[a]) == b
-    assert [int(i) for i in _MIRRORED[ON_THE_AXIS]] == ON_THE_AXIS
 
 
 @pytest.mark.parametrize("readings", range(1, MOST_READINGS + 1))

@@ -22,7 +22,7 @@ NAMES = ("rotation", "translation", "jaw", "weights", "status", "reason", "confi
 
 def again_of(track: Track, rows: slice) -> Track:
     other = tiny_track(10, seed=1)
-    part = {name: getattr(other, name)[rows] for name in (*NAMES, "frames", "provenance")}
+    part = {name: getattr(other, name)[rows] for name in (*NAMES, "frames", "provenance", "cause")}
     marks = {name: values[rows] for name, values in other.landmarks_px.items()}
     drawn = {name: values[rows] for name, values in other.render_landmarks_px.items()}
     sigma = {"translation": np.full((len(part["frames"]), 3), 0.5)}

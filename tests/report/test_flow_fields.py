@@ -31,7 +31,7 @@ from deepenergy.shot_file import Shot
 class Right:
     """Everything moves by three pixels to the right."""
 
-    name, differentiable = "right", False
+    name = "right"
 
     def __call__(self, a: torch.Tensor, b: torch.Tensor) -> Flow:
         flow = torch.zeros(1, 2, *a.shape[2:])

@@ -8,11 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from refusals import refused
-from torch import Tensor
 
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.plates import PlateError, Plates
@@ -123,14 +120,10 @@ def test_a_truncated_png_is_told_by_number_and_the_others_read(tmp_path: Path) -
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
     plates = Plates.open(tmp_path)
     assert plates.problems() == {}
-    (indices, images), (rest, _) = plates.batches(2)
-    assert (indices, rest) == ((0, 1), (2,))
-    whole, error = images
-    assert isinstance(whole, Tensor)
-    assert np.array_equal(as_bytes(whole), written[1001])
-    assert isinstance(error, PlateError)
-    assert error.frame == 1002
-    assert "shot.1002.png damaged or truncated" in str(error)
+    assert np.array_equal(as_bytes(plates.read(0)), written[1001])
+    with pytest.raises(PlateError, match=r"shot\.1002\.png damaged or truncated") as caught:
+        plates.read(1)
+    assert caught.value.frame == 1002
     assert np.array_equal(as_bytes(plates.read(2)), written[1003])
 
 
@@ -296,32 +289,3 @@ def test_select_beyond_an_array() -> None:
         plates.read(3)
     with pytest.raises(IndexError):
         plates.read(-1)
-    with pytest.raises(InputError, match="batch size"):
-        plates.batches(0)
-
-
-@given(count=st.integers(1, 9), size=st.integers(1, 12))
-def test_batches_cover_every_index_once(count: int, size: int) -> None:
-    plates = Plates.from_array(np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8))
-    seen = []
-    for indices, images in plates.batches(size):
-        assert 1 <= len(indices) == len(images) <= size
-        for index, image in zip(indices, images, strict=True):
-            assert isinstance(image, torch.Tensor)
-            assert round(float(image[0, 0, 0]) * 255) == index
-            seen.append(index)
-    assert seen == list(range(count))
-
-
-def test_the_captured_shot(test_data: Path) -> None:
-    folder = test_data / "shots" / "ict_stereo" / "plates" / "left"
-    plates = Plates.open(folder / "ict_stereo.left.%04d.jpg", name="left")
-    assert plates.frames == tuple(range(1001, 1097))
-    assert (plates.width, plates.height) == (720, 540)
-    assert plates.problems() == {}
-    # An oracle that shares no code: OpenCV's own JPEG decoder may differ by a rounding of the colour conversion.
-    cv2 = pytest.importorskip("cv2")
-    expected = cv2.imread(str(folder / "ict_stereo.left.1050.jpg"))[..., ::-1]
-    assert np.abs(as_bytes(plates.read(49)).astype(int) - expected).max() <= 3
-    assert Plates.open(folder).frames == plates.frames
-    assert repr(plates) == "Plates('left', 96 frames 1001-1096, 720x540)"

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from deepenergy import InputError, Jaw, Rig, State
-from deepenergy.scene.rig import LANDMARK_COUNT
+from deepenergy.scene.landmark_layout import IBUG_68
 
 F64 = torch.float64
 
@@ -117,7 +117,7 @@ def test_landmarks_are_points_in_their_triangles() -> None:
 def test_landmark_rig_gives_the_same_landmarks(jaw: bool) -> None:
     rig, state = grid_rig(jaw), states()
     small = rig.landmark_rig()
-    assert small.faces.shape == (LANDMARK_COUNT, 3)
+    assert small.faces.shape == (IBUG_68.count, 3)
     assert len(small.neutral) <= len(rig.neutral)
     torch.testing.assert_close(small.landmarks(small.vertices(state)), rig.landmarks(rig.vertices(state)))
     assert small.groups == rig.groups
@@ -164,7 +164,7 @@ def test_gradient_is_the_finite_difference() -> None:
 
 def test_landmarks_at_vertices() -> None:
     rig = grid_rig()
-    indices = torch.randperm(ROWS * COLUMNS, generator=torch.Generator().manual_seed(2)).repeat(2)[:LANDMARK_COUNT]
+    indices = torch.randperm(ROWS * COLUMNS, generator=torch.Generator().manual_seed(2)).repeat(2)[: IBUG_68.count]
     marked = rig.with_landmark_vertices(indices)
     vertices = marked.vertices(states())
     torch.testing.assert_close(marked.landmarks(vertices), vertices[:, indices])

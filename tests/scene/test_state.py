@@ -100,12 +100,6 @@ def test_index_and_stack() -> None:
     assert len(state[torch.tensor([True, False, True, False])]) == 2
 
 
-def test_with_weights_keeps_the_pose() -> None:
-    other = states().with_weights(torch.zeros(4, 3, dtype=F64))
-    assert not bool(other.weights.any())
-    assert torch.equal(other.rotation, states().rotation)
-
-
 def test_a_jaw_state_has_six_names() -> None:
     assert len(set(JAW_NAMES)) == states().jaw.shape[1]
     assert so3_exp(states().jaw[:, :3]).shape == (4, 3, 3)

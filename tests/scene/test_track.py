@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from tiny_shot import WEIGHTS, fail_frame, tiny_rig, tiny_track
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.track import Track
+from deepenergy.scene.track import Cause, Track
 
 
 def assert_same(a: Track, b: Track) -> None:
@@ -142,11 +142,35 @@ def changed(name: str, row: int, value: object) -> dict[str, np.ndarray]:
         (changed("confidence", 5, 1.5), "confidence of frame 1006.*1.5"),
         (changed("confidence", 5, np.nan), "confidence of frame 1006"),
         ({**changed("status", 4, "failed"), **changed("reason", 4, "lost")}, "numbers on a failed frame"),
+        (changed("cause", 4, "no_face"), "cause of frame 1005.*'no_face' on a frame with status 'solved'"),
+        (changed("cause", 4, "bad luck"), "cause of frame 1005.*'bad luck'.*plate_missing"),
+        ({"cause": np.full(9, "none")}, r"cause.*\(9,\).*\(10,\)"),
     ],
 )
 def test_contradictions_are_refused(change: dict[str, object], says: str) -> None:
     with pytest.raises(InputError, match=says):
         replace(tiny_track(), **change)
+
+
+def test_the_cause_fits_the_status_where_nobody_gives_one() -> None:
+    failed = fail_frame(tiny_track(4), 2)
+    assert failed.cause.tolist() == ["none", "none", "unknown", "none"]
+    status = np.where(failed.status == "failed", "infilled", "solved")
+    assert replace(tiny_track(4), status=status, reason=failed.reason).cause[2] == Cause.INFILLED
+    # What is known is kept, also through infilling.
+    known = replace(failed, cause=np.array([Cause.NONE, Cause.NONE, Cause.JUMP, Cause.NONE]))
+    filled = replace(tiny_track(4), status=status, reason=known.reason, cause=known.cause)
+    assert known.cause.tolist() == filled.cause.tolist() == ["none", "none", "jump", "none"]
+
+
+def test_a_file_of_before_causes_had_codes(tmp_path: Path) -> None:
+    path = tmp_path / "t.npz"
+    replace(fail_frame(tiny_track(4), 2), cause=np.array(["none", "none", "jump", "none"])).save(path)
+    assert Track.load(path).cause[2] == Cause.JUMP
+    with np.load(path) as file:
+        content = {name: file[name] for name in file.files if name not in ("cause", "provenance")}
+    np.savez(path, **content)
+    assert Track.load(path).cause.tolist() == ["none", "none", "unknown", "none"]
 
 
 def test_another_rig_is_refused() -> None:

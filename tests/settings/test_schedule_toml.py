@@ -19,7 +19,8 @@ from deepenergy.commands.cli import app
 from deepenergy.landmarks.readings import MOST_READINGS
 from deepenergy.runtime.toml_input import tomllib
 from deepenergy.scene.control_groups import GROUPS
-from deepenergy.settings.schedule import DEFAULT_STAGES, LANDMARK_SETS, Stage
+from deepenergy.scene.landmark_layout import SETS
+from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
 from deepenergy.settings.schedule_toml import MEANINGS, describe, format_stages, read_stages, stages_of
 from deepenergy.shot_file import Shot
 
@@ -64,7 +65,7 @@ STAGES = st.builds(
     rotation=st.just(True),
     groups=st.lists(st.sampled_from(GROUPS), max_size=4).map(tuple),
     landmark_weights=st.dictionaries(
-        st.sampled_from([*LANDMARK_SETS, "0", "30", "48-59"]), NUMBERS.map(lambda v: v + 0.1), min_size=1
+        st.sampled_from([*SETS, "0", "30", "48-59"]), NUMBERS.map(lambda v: v + 0.1), min_size=1
     ),
     edge_weight=NUMBERS,
     renders=st.integers(0, 9),

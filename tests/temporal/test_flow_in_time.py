@@ -89,7 +89,7 @@ def roughness(state: State) -> float:
 class Shift:
     """Everything moves by a fixed number of the images' own pixels, forwards; and back."""
 
-    name, differentiable = "shift", False
+    name = "shift"
 
     def __init__(self, x: float, y: float, back: float = -1.0) -> None:
         self.move, self.calls, self.back = torch.tensor([x, y]), 0, back
@@ -274,7 +274,7 @@ def test_infill_uses_every_camera(rig: Rig, truth: State, points) -> None:
     class ByCamera:
         """Plates of the two cameras differ by their first pixel row's blue."""
 
-        name, differentiable = "both", False
+        name = "both"
 
         def __call__(self, a: torch.Tensor, b: torch.Tensor) -> Flow:
             second = float(a[0, 2].max()) > 0.5

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.rig import LANDMARK_COUNT, Rig
+from deepenergy.scene.landmark_layout import IBUG_68
+from deepenergy.scene.rig import Rig
 from deepenergy.scene.rig_paint import EYE_ALBEDO, IRIS_ALBEDO, SKIN_ALBEDO, paint_brows_and_lips, paint_iris
 
 METRES_PER_UNIT = 0.01
@@ -183,9 +184,9 @@ def _read_index(path: Path) -> dict[str, list[Any]]:
         if not good:
             raise InputError(f"rig {path} {key}", f"{str(values)[:60]}", f"a list of {what}", f"use {KIT}")
     count = len(index["idx_to_landmark_verts"])
-    if count != LANDMARK_COUNT:
+    if count != IBUG_68.count:
         raise InputError(
-            f"rig {path} idx_to_landmark_verts", f"{count} vertices", f"{LANDMARK_COUNT}, in iBUG order", f"use {KIT}"
+            f"rig {path} idx_to_landmark_verts", f"{count} vertices", f"{IBUG_68.count}, in iBUG order", f"use {KIT}"
         )
     return index
 

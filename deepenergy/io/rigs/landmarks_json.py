@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.rig import LANDMARK_COUNT, Rig
+from deepenergy.scene.landmark_layout import IBUG_68
+from deepenergy.scene.rig import Rig
 
 LAYOUT = '{"indices": [68 vertex numbers]} or {"faces": [68 triangle numbers], "barycentrics": [[a, b, c], ...]}'
 
@@ -56,9 +57,9 @@ def _load(path: Path, field: str) -> dict[str, Any]:
 def _integers(values: Any, field: str) -> Tensor:
     remedy = "give every iBUG point one number"
     if not isinstance(values, list) or any(not isinstance(v, int) or isinstance(v, bool) for v in values):
-        raise InputError(field, f"{str(values)[:60]}", f"a list of {LANDMARK_COUNT} whole numbers", remedy)
-    if len(values) != LANDMARK_COUNT:
-        raise InputError(field, f"{len(values)} numbers", f"{LANDMARK_COUNT}, in iBUG/Multi-PIE order", remedy)
+        raise InputError(field, f"{str(values)[:60]}", f"a list of {IBUG_68.count} whole numbers", remedy)
+    if len(values) != IBUG_68.count:
+        raise InputError(field, f"{len(values)} numbers", f"{IBUG_68.count}, in iBUG/Multi-PIE order", remedy)
     return torch.tensor(values, dtype=torch.int64)
 
 
@@ -73,9 +74,9 @@ def _barycentrics(values: Any, field: str) -> Tensor:
     try:
         barycentrics = torch.tensor(values, dtype=torch.float32)
     except (TypeError, ValueError) as error:
-        raise InputError(field, f"{str(values)[:60]}", f"{LANDMARK_COUNT} triples of numbers", remedy) from error
-    if barycentrics.shape != (LANDMARK_COUNT, 3):
-        raise InputError(field, f"shape {tuple(barycentrics.shape)}", f"({LANDMARK_COUNT}, 3)", remedy)
+        raise InputError(field, f"{str(values)[:60]}", f"{IBUG_68.count} triples of numbers", remedy) from error
+    if barycentrics.shape != (IBUG_68.count, 3):
+        raise InputError(field, f"shape {tuple(barycentrics.shape)}", f"({IBUG_68.count}, 3)", remedy)
     if not bool(((barycentrics.sum(-1) - 1).abs() < 1e-3).all()):
         worst = int((barycentrics.sum(-1) - 1).abs().nan_to_num(torch.inf).argmax())
         raise InputError(field, f"{barycentrics[worst].tolist()} at point {worst}", "shares that sum to one", remedy)

@@ -1,4 +1,7 @@
-"""Rigs as `.npz`: everything a `Rig` holds, without pickle. Names and group overrides are JSON in string arrays."""
+"""Rigs as `.npz`: everything a `Rig` holds, without pickle. Names and group overrides are JSON in string arrays.
+
+A file that names no landmark scheme has the points of iBUG.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import torch
 
 from deepenergy.runtime.atomic import atomic_path
 from deepenergy.runtime.errors import InputError
+from deepenergy.scene.landmark_layout import IBUG_68, layout_from_name
 from deepenergy.scene.rig import Jaw, Rig
 
 FORMAT = "deepenergy.rig"
@@ -33,6 +37,7 @@ _OPTIONAL = {
 _JAW = {"pivot": "3", "skin_weights": "V", "lower": "6", "upper": "6"}
 _WHOLE = ("faces", "face_regions", "landmark_faces", "uv_faces")
 _TEXTS = ("name", "weight_names", "region_names", "identity_names", "group_overrides")
+_LAYOUT = "landmark_layout"
 
 
 def write_rig(path: Path, rig: Rig) -> None:
@@ -45,6 +50,8 @@ def write_rig(path: Path, rig: Rig) -> None:
     texts: dict[str, Any] = {name: getattr(rig, name) for name in _TEXTS}
     texts["group_overrides"] = {group: list(names) for group, names in rig.group_overrides.items()}
     content |= {name: np.array(json.dumps(value)) for name, value in texts.items()}
+    if rig.layout != IBUG_68:
+        content[_LAYOUT] = np.array(rig.layout.name)
     tensors = {name: getattr(rig, name) for name in (*_REQUIRED, *_OPTIONAL)}
     if rig.jaw is not None:
         tensors |= {f"jaw_{name}": getattr(rig.jaw, name) for name in _JAW}
@@ -71,7 +78,8 @@ def read_rig(path: Path) -> Rig:
     has_jaw = any(name.startswith("jaw_") for name in content)
     shapes = _REQUIRED | {name: shape for name, shape in _OPTIONAL.items() if name in content}
     shapes |= {f"jaw_{name}": shape for name, shape in _JAW.items()} if has_jaw else {}
-    sizes = {"K": len(texts["weight_names"]), "L": 68, "I": len(texts["identity_names"])}
+    layout = layout_from_name(str(content[_LAYOUT])) if _LAYOUT in content else IBUG_68
+    sizes = {"K": len(texts["weight_names"]), "L": layout.count, "I": len(texts["identity_names"])}
     tensors = {name: _tensor(content, name, shape, sizes, field) for name, shape in shapes.items()}
     jaw = Jaw(*(tensors.pop(f"jaw_{name}") for name in _JAW)) if has_jaw else None
     return Rig(
@@ -81,6 +89,7 @@ def read_rig(path: Path) -> Rig:
         identity_names=tuple(texts["identity_names"]),
         group_overrides=texts["group_overrides"],
         jaw=jaw,
+        layout=layout,
         **tensors,  # pyright: ignore[reportArgumentType]
     )
 

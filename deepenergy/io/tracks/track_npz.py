@@ -19,12 +19,13 @@ _ARRAYS = (
     "landmark_residual_px",
 )  # fmt: skip
 _BY_CAMERA = ("landmarks_px", "render_landmarks_px")
-# Absent in files of before there was refinement.
+# Absent in files of before there was refinement, and of before causes had codes.
+_ADDED = ("provenance", "cause")
 _BEFORE, _SIGMA = "before_", "sigma_"
 
 
 def write_track(path: Path, track: Track) -> None:
-    """Write a track. Landmarks per camera are stacked `[C, T, 68, 2]`, beside the names of the cameras."""
+    """Write a track. Landmarks per camera are stacked `[C, T, L, 2]`, beside the names of the cameras."""
     content: dict[str, np.ndarray] = {"format": np.array(FORMAT), "version": np.array(VERSION)}
     content |= {name: np.asarray(getattr(track, name)) for name in _ARRAYS if name != "weight_names"}
     content["weight_names"] = np.array(track.weight_names, dtype=np.str_)
@@ -34,7 +35,7 @@ def write_track(path: Path, track: Track) -> None:
         content[f"{name}_cameras"] = np.array(list(by_camera), dtype=np.str_)
         stacked = np.stack(list(by_camera.values())) if by_camera else np.empty((0, len(track), 68, 2))
         content[name] = stacked
-    content["provenance"] = np.asarray(track.provenance)
+    content |= {name: np.asarray(getattr(track, name)) for name in _ADDED}
     content |= {_BEFORE + name: values for name, values in track.before.items()}
     content |= {_SIGMA + name: values for name, values in track.sigma.items()}
     with atomic_path(path, "track output") as temporary, temporary.open("wb") as file:
@@ -62,8 +63,7 @@ def read_track(path: Path) -> Track:
             for name in _BY_CAMERA:
                 cameras = [str(c) for c in file[f"{name}_cameras"]]
                 content[name] = dict(zip(cameras, file[name], strict=True))
-            if "provenance" in file:
-                content["provenance"] = file["provenance"]
+            content |= {name: file[name] for name in _ADDED if name in file}
             before, sigma = (
                 {n.removeprefix(prefix): file[n] for n in file.files if n.startswith(prefix)}
                 for prefix in (_BEFORE, _SIGMA)
