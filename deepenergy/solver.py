@@ -74,7 +74,7 @@ class Solver:
 
         Args:
             plates: one `Plates`, or one for each camera.
-            rig: the actor's rig, with its 68 landmarks.
+            rig: the actor's rig, with its landmarks.
             camera: one `Camera`, or as many as plates, in the same order.
             progress: called with (what, done, total).
             resume: folder for finished parts, from which a run that was stopped goes on; removed at the end.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 rig_app = typer.Typer(no_args_is_help=True, help="Look at rigs and convert them.")
 LandmarksOption = Annotated[
-    Path | None, typer.Option("--landmarks", help="JSON with the rig's 68 landmarks, where its file has none.")
+    Path | None, typer.Option("--landmarks", help="JSON with the rig's landmarks, where its file has none.")
 ]
 
 

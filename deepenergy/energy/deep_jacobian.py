@@ -5,7 +5,7 @@
 from the parameters to the rig's vertices (equation 1), the render `F`, the heatmaps `H`, the local soft-argmax `m`
 (equation 3, its window held where the primal has it) and plate pixels. The crop's window is a constant: dD/dF = 0.
 
-Forward, a tangent for each free parameter goes down the chain; reverse, each of the 136 coordinates goes up. Either
+Forward, a tangent for each free parameter goes down the chain; reverse, each landmark's coordinate goes up. Either
 way the visibility is found once for all that go together. The renderer has a forward mode of its own, for many tangents
 at a time; through the network the tangents ride in one batch behind the primal (network_tangents.py).
 
@@ -35,7 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from deepenergy.energy.network_tangents import network_tangents
-from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, LANDMARKS, HeatmapNetwork
+from deepenergy.landmarks.network import CROP_SIZE, HEATMAP_SIZE, HeatmapNetwork
 from deepenergy.landmarks.soft_argmax import local_soft_argmax
 from deepenergy.render import Renderer
 from deepenergy.runtime.errors import InputError
@@ -44,7 +44,6 @@ from deepenergy.scene.state import State
 from deepenergy.scene.window import crop_and_resize, heatmap_to_plate
 
 Mode = Literal["auto", "forward", "reverse"]
-ROWS = 2 * LANDMARKS
 # More at a time is not faster on a CPU, whose caches they leave.
 _MOST_AT_ONCE = 16
 
@@ -61,7 +60,7 @@ def deep_landmarks(  # more than six: what N and F are, where they are taken, an
     mode: Mode = "auto",
     memory_mb: float = 2000,
     resample: bool = False,
-) -> tuple[Float[Tensor, "b c 68 2"], Float[Tensor, "b c 68 2 p"]]:
+) -> tuple[Float[Tensor, "b c l 2"], Float[Tensor, "b c l 2 p"]]:
     """Landmarks of the network on renders of `base.retract(step)`, and their Jacobian by `step`.
 
     Args:
@@ -83,10 +82,11 @@ def deep_landmarks(  # more than six: what N and F are, where they are taken, an
         InputError: a network without derivatives, an unknown mode, no memory, or shapes that do not match.
     """
     _check(base, step, cameras, windows, free, mode, memory_mb)
-    points = torch.full((*windows.shape[:2], LANDMARKS, 2), torch.nan, dtype=torch.float64, device=windows.device)
+    marks = network.layout.count
+    points = torch.full((*windows.shape[:2], marks, 2), torch.nan, dtype=torch.float64, device=windows.device)
     jacobian = torch.zeros(*points.shape, step.shape[1], dtype=torch.float64, device=windows.device)
     columns = free.nonzero()[:, 0]
-    forward = len(columns) <= ROWS if mode == "auto" else mode == "forward"
+    forward = len(columns) <= 2 * marks if mode == "auto" else mode == "forward"
     for b in range(len(base)):
         seen = torch.isfinite(windows[b]).all(-1)
         if not bool(seen.any()):
@@ -99,7 +99,7 @@ def deep_landmarks(  # more than six: what N and F are, where they are taken, an
             if tangents is not None:
                 slope = view.forward(tangents)
             else:
-                slope = view.reverse(world)[..., columns] if len(columns) else jacobian.new_zeros(LANDMARKS, 2, 0)
+                slope = view.reverse(world)[..., columns] if len(columns) else jacobian.new_zeros(marks, 2, 0)
             # The inverse of crop and resize, whose window is a constant.
             window = windows[b, c].to(torch.float64)
             points[b, c] = heatmap_to_plate(view.points.detach().double(), window[None], HEATMAP_SIZE)[0].to(points)
@@ -110,7 +110,7 @@ def deep_landmarks(  # more than six: what N and F are, where they are taken, an
 
 def heatmap_landmarks(
     network: HeatmapNetwork, image: Float[Tensor, "1 3 h w"], tangents: Float[Tensor, "t 3 h w"]
-) -> tuple[Float[Tensor, "68 2"], Float[Tensor, "t 68 2"]]:
+) -> tuple[Float[Tensor, "l 2"], Float[Tensor, "t l 2"]]:
     """Network and local soft-argmax of one image: landmarks in heatmap pixels, and their change along image tangents.
 
     In the network's own dtype; the place of each heatmap's highest pixel is held.
@@ -170,7 +170,7 @@ class _View:
     """One render of one frame, read by the network, ready to be differentiated.
 
     Attributes:
-        points: `[1, 68, 2]` heatmap pixels.
+        points: `[1, L, 2]` heatmap pixels.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class _View:
         one = reading.total if self.image.device.type == "cpu" else max(rendering.total, reading.total)
         self.at_once = max(1, min(_MOST_AT_ONCE, int(room / one)))
 
-    def forward(self, tangents: Float[Tensor, "t v 3"]) -> Float[Tensor, "68 2 t"]:
+    def forward(self, tangents: Float[Tensor, "t v 3"]) -> Float[Tensor, "l 2 t"]:
         """Derivatives of the heatmap points along tangents of the vertices."""
         vertices = self.vertices.detach()
         slopes = []
@@ -220,18 +220,19 @@ class _View:
             slopes.append(heatmap_landmarks(self.network, self.seen.detach(), image)[1])
         return torch.cat(slopes).permute(1, 2, 0)
 
-    def reverse(self, world: _World) -> Float[Tensor, "68 2 p"]:
+    def reverse(self, world: _World) -> Float[Tensor, "l 2 p"]:
         """Derivatives of the heatmap points by the step, a row for each coordinate."""
         step = world.step.detach().requires_grad_()
         with torch.enable_grad():
             vertices = world(step)
-        rows = []
-        for part in torch.eye(ROWS).to(self.points).view(ROWS, *self.points.shape).split(self.at_once):
+        rows, marks = [], self.points.shape[1]
+        every = torch.eye(2 * marks).to(self.points).view(2 * marks, *self.points.shape)
+        for part in every.split(self.at_once):
             cotangent = part
             for output, source in ((self.points, self.seen), (self.image, self.vertices), (vertices, step)):
                 cotangent = _vjps(output, source, cotangent)
             rows.append(cotangent[:, 0])
-        return torch.cat(rows).view(LANDMARKS, 2, -1)
+        return torch.cat(rows).view(marks, 2, -1)
 
 
 def _vjps(output: Tensor, source: Tensor, cotangents: Float[Tensor, " n *out"]) -> Float[Tensor, " n *source"]:

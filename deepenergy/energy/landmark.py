@@ -53,18 +53,18 @@ class LandmarkEnergy:
     Attributes:
         rig: the small rig of the landmarks (`Rig.landmark_rig()`).
         cameras: C cameras.
-        targets: `[B, C, 68, 2]` plate pixels; anything where the weight is 0.
-        weights: `[B, C, 68]` factors on the residuals.
-        offsets: `[B, C, 68, 2]` plate pixels.
-        precision: `[B, C, 68, 2, 2]` applied to each landmark's residual (see `precision_of`); identity when None.
+        targets: `[B, C, L, 2]` plate pixels; anything where the weight is 0.
+        weights: `[B, C, L]` factors on the residuals.
+        offsets: `[B, C, L, 2]` plate pixels.
+        precision: `[B, C, L, 2, 2]` applied to each landmark's residual (see `precision_of`); identity when None.
         pixel_scale: `[B, C]` crop pixels in a plate pixel.
         base: where steps are taken from; `x` is a flat step for `State.retract`.
         edge_weight: factor on E2.
         l2: lambda, on squared weights and on the jaw joint in shares of its range.
         rigid_prior: see `Stage`.
         kernel: robust kernel on each landmark's residual, in the residual's units; None for plain squares.
-        deep: `(base, x)` to the network's points `[B, C, 68, 2]` on the render at `x`, plate pixels, and their Jacobian
-            `[B, C, 68, 2, P]`; None for the geometric model.
+        deep: `(base, x)` to the network's points `[B, C, L, 2]` on the render at `x`, plate pixels, and their Jacobian
+            `[B, C, L, 2, P]`; None for the geometric model.
     """
 
     rig: Rig
@@ -81,12 +81,12 @@ class LandmarkEnergy:
     kernel: Kernel | None = None
     deep: DeepPoints | None = None
 
-    def points(self, state: State) -> Float[Tensor, "b c 68 2"]:
+    def points(self, state: State) -> Float[Tensor, "b c l 2"]:
         """The rig's own landmark points in plate pixels."""
         world = self.rig.landmarks(self.rig.vertices(state))
         return torch.stack([camera.project(world) for camera in self.cameras], 1)
 
-    def with_offsets(self, state: State, rendered: Float[Tensor, "b c 68 2"]) -> LandmarkEnergy:
+    def with_offsets(self, state: State, rendered: Float[Tensor, "b c l 2"]) -> LandmarkEnergy:
         """The energy that is exact at `state`, whose renders gave the landmarks `rendered` (NaN: offset kept)."""
         offsets = rendered - self.points(state)
         return replace(self, offsets=torch.where(torch.isfinite(offsets), offsets, self.offsets))

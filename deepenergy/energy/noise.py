@@ -29,8 +29,8 @@ class LandmarkNoise:
     """Statistics of plate minus render, crop pixels.
 
     Attributes:
-        covariance: `[B, C, 68, 2, 2]`, for each frame.
-        bias: `[C, 68, 2]`, zero where it was not asked for.
+        covariance: `[B, C, L, 2, 2]`, for each frame.
+        bias: `[C, L, 2]`, zero where it was not asked for.
     """
 
     covariance: Tensor
@@ -38,10 +38,10 @@ class LandmarkNoise:
 
 
 def landmark_noise(
-    residual: Float[Tensor, "b c 68 2"],
+    residual: Float[Tensor, "b c l 2"],
     seen: Bool[Tensor, "b c"],
-    covariance: Float[Tensor, "b c 68 2 2"],
-    followed: Float[Tensor, "b c 68"],
+    covariance: Float[Tensor, "b c l 2 2"],
+    followed: Float[Tensor, "b c l"],
     anchors: Bool[Tensor, " b"] | None = None,
 ) -> LandmarkNoise:
     """Noise and bias of every landmark in every camera.

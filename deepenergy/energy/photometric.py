@@ -1,7 +1,7 @@
 """The photometric energy: the render's own pixels against the plate's, beyond the landmarks of the paper.
 
-Landmarks tie 68 points to the plate, each with the error that the network makes on it. The render has a value for every
-point of the skin: at vertices spread evenly over the visible face,
+Landmarks tie a few dozen points to the plate, each with the error that the network makes on it. The render has a value
+for every point of the skin: at vertices spread evenly over the visible face,
 
     r_m = F*(q_m(x)) - F(q_m(x0)),
 

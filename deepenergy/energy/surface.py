@@ -139,15 +139,16 @@ def face_points(rig: Rig, count: int = 600) -> SurfacePoints:
     corners = rig.landmark_rig()
     marks = corners.landmarks(corners.neutral[None].double())[0].numpy()
     position = rig.neutral.double().numpy()
-    brows, chin = marks[17:27], marks[8]
+    layout = rig.layout
+    brows, chin = marks[list(layout.sets["brows"])], marks[layout.chin]
     # The forehead is about as high above the brows as half the way from the brows to the chin.
     raised = brows + np.array([0.0, 0.5, 0.0]) * (brows[:, 1].mean() - chin[1])
     inside = _within_hull(np.concatenate([marks, raised])[:, :2], position[:, :2])
-    for eye in (slice(36, 42), slice(42, 48)):
-        inside &= ~_within_hull(marks[eye, :2], position[:, :2])
+    for name in ("right_eye", "left_eye"):
+        inside &= ~_within_hull(marks[layout.contours[name].rows, :2], position[:, :2])
     inside &= _seen_from_the_front(rig)
     candidates = np.flatnonzero(inside)
-    nearest = int(np.linalg.norm(position[candidates] - marks[30], axis=1).argmin())
+    nearest = int(np.linalg.norm(position[candidates] - marks[layout.nose_tip], axis=1).argmin())
     chosen = _farthest_points(position[candidates], min(count, len(candidates)), nearest)
     return SurfacePoints.of(rig, torch.from_numpy(np.sort(candidates[chosen])))
 

@@ -41,7 +41,7 @@ class Fit:
     Attributes:
         state: B states.
         renderer: as it was at the end, with the light that was estimated.
-        rendered: `[B, C, 68, 2]` the network's landmarks on the render at `state`, plate pixels.
+        rendered: `[B, C, L, 2]` the network's landmarks on the render at `state`, plate pixels.
         residual_px: `[B]` mean distance of `rendered` and the plate's landmarks, plate pixels; sure landmarks only.
         residual_crop: `[B]` the same in crop pixels.
         sigma: `[B, P]` standard deviation of (rotation 3, translation 3, jaw 6, weights K) by the last stage: radians,
@@ -172,7 +172,7 @@ class _Run:
             marks = replace(
                 self.energy,
                 base=self.state,
-                weights=self.weight * stage.weights().to(self.weight),
+                weights=self.weight * stage.weights(self.context.rig.layout).to(self.weight),
                 edge_weight=stage.edge_weight,
                 rigid_prior=stage.rigid_prior,
                 deep=self.reader.deep_points(free) if self.deep else None,
@@ -263,7 +263,8 @@ def start_from_landmarks(
     points = small.landmarks(small.vertices(neutral))[0]
     # The jaw and mouth move with the expression, which the start does not know.
     steady = torch.ones(len(points), dtype=torch.float64)
-    steady[0:17], steady[48:68] = 0.5, 0.5
+    for name in ("jaw", "mouth"):
+        steady[list(small.layout.sets[name])] = 0.5
     rotation, translation, _ = rigid_start(points, targets, weight * steady, cameras)
     state = State.identity(len(rotation), len(small.weight_names))
     return replace(state, rotation=rotation, translation=translation)

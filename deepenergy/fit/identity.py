@@ -21,6 +21,7 @@ from deepenergy.fit.rigid_start import rigid_start
 from deepenergy.landmarks.observe import Observations, ObserveSettings, observe
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
+from deepenergy.scene.landmark_layout import LandmarkLayout
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.state import State
 from deepenergy.settings.schedule import Stage
@@ -58,18 +59,19 @@ def fit_identity(context: FitContext) -> Rig:
     rows = seen.any(1).nonzero()[:, 0]
     if len(rows) == 0:
         raise InputError("plates", f"no face by '{detector.name}' in any frame", "a face", "try detector = 'cnn'")
-    rows = _near_neutral(observed, rows)
+    rows = _near_neutral(observed, rows, rig.layout)
     cameras = views.cameras_at([frames[row] for row in rows.tolist()])
     coefficients = _solve(observed[rows], rig, cameras, context.config.l2)
     return rig.with_identity(coefficients.float())
 
 
-def _near_neutral(observed: Observations, rows: Tensor) -> Tensor:
+def _near_neutral(observed: Observations, rows: Tensor, layout: LandmarkLayout) -> Tensor:
     """The frames with the most closed mouth and the surest landmarks."""
     best = observed.confidence[rows].mean(-1).argmax(1)
     marks = observed.points[rows, best]
-    height = (marks[:, 27] - marks[:, 8]).norm(dim=-1)
-    gap = (marks[:, 61:64] - marks[:, [67, 66, 65]]).norm(dim=-1).mean(1) / height
+    height = (marks[:, layout.bridge] - marks[:, layout.chin]).norm(dim=-1)
+    upper, lower = ([pair[i] for pair in layout.inner_lip_pairs] for i in (0, 1))
+    gap = (marks[:, upper] - marks[:, lower]).norm(dim=-1).mean(1) / height
     doubt = 1 - observed.confidence[rows, best].mean(-1)
     return rows[(gap + 0.5 * doubt).argsort()[:_FRAMES]]
 
@@ -80,7 +82,7 @@ def _solve(observed: Observations, rig: Rig, cameras: tuple[Camera, ...], l2: fl
     basis = small.identity_basis.double()
     coefficients = torch.zeros(len(basis), dtype=torch.float64)
     targets = torch.nan_to_num(observed.points)
-    sets = _NEUTRAL.weights()
+    sets = _NEUTRAL.weights(rig.layout)
     weight = (observed.confidence / 0.5).clamp(0, 1) * sets
     side = torch.nan_to_num(observed.windows[..., 2] - observed.windows[..., 0], nan=256.0)
     scale = 256.0 / side

@@ -24,10 +24,10 @@ class StageResult:
         index: the stage's place in the schedule, from 0. Stages that were left out have no result.
         stage: the stage.
         state: B states.
-        plate_px: `[B, C, 68, 2]` the network's landmarks on the plates, plate pixels; NaN where a view shows no face.
-        render_px: `[B, C, 68, 2]` the network's landmarks on the render as the energy has them: read on the last render
+        plate_px: `[B, C, L, 2]` the network's landmarks on the plates, plate pixels; NaN where a view shows no face.
+        render_px: `[B, C, L, 2]` the network's landmarks on the render as the energy has them: read on the last render
             that a stage had it read, and moved with the rig since. Plate pixels, NaN as in `plate_px`.
-        rig_px: `[B, C, 68, 2]` the rig's own landmarks, projected; plate pixels.
+        rig_px: `[B, C, L, 2]` the rig's own landmarks, projected; plate pixels.
         residual_px: `[B, C]` mean distance of `render_px` and `plate_px` over the landmarks that the network is sure
             of, plate pixels; NaN where there is none.
         frames: the B frame numbers.
@@ -50,10 +50,10 @@ def stage_result(
     index: int,
     stage: Stage,
     state: State,
-    plate_px: Float[Tensor, "b c 68 2"],
-    rig_px: Float[Tensor, "b c 68 2"],
-    offsets: Float[Tensor, "b c 68 2"],
-    trust: Float[Tensor, "b c 68"],
+    plate_px: Float[Tensor, "b c l 2"],
+    rig_px: Float[Tensor, "b c l 2"],
+    offsets: Float[Tensor, "b c l 2"],
+    trust: Float[Tensor, "b c l"],
 ) -> StageResult:
     """The result of a stage, from what the landmark energy knows of it.
 

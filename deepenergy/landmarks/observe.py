@@ -12,13 +12,14 @@ from torch import Tensor
 
 from deepenergy.landmarks.boxes import fill_gaps, smooth_boxes
 from deepenergy.landmarks.detector import Candidates, Detector, track_faces
-from deepenergy.landmarks.network import LANDMARKS, HeatmapNetwork, LandmarkSet, landmark_box
+from deepenergy.landmarks.network import HeatmapNetwork, LandmarkSet, landmark_box
 from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.landmarks.readings import find_landmarks
 from deepenergy.landmarks.search import LEAST_CONFIDENCE, FoundFace, search_face
 from deepenergy.runtime.progress import Progress, silent
 from deepenergy.runtime.threads import map_in_threads
 from deepenergy.scene.plates import PlateError
+from deepenergy.scene.track import Cause
 from deepenergy.scene.views import Views
 
 # Share of the usual confidence on detected faces; beside a face it is 0.6 of that at most (compact).
@@ -34,11 +35,12 @@ class Observations:
     """Landmarks on the plates of T frames and C cameras.
 
     Attributes:
-        points: `[T, C, 68, 2]` plate pixels, NaN where there is no face.
-        confidence: `[T, C, 68]`, 0 where there is no face.
+        points: `[T, C, L, 2]` plate pixels, NaN where there is no face.
+        confidence: `[T, C, L]`, 0 where there is no face.
         windows: `[T, C, 4]` windows that the network saw, plate pixels; NaN where there is no face.
-        covariance: `[T, C, 68, 2, 2]` covariance of each landmark by its heatmap, plate pixels squared.
+        covariance: `[T, C, L, 2, 2]` covariance of each landmark by its heatmap, plate pixels squared.
         problems: `(frame index, camera index)` -> why there is nothing.
+        causes: the same as codes.
     """
 
     points: Tensor
@@ -46,6 +48,7 @@ class Observations:
     windows: Tensor
     covariance: Tensor
     problems: dict[tuple[int, int], str] = field(default_factory=dict)
+    causes: dict[tuple[int, int], Cause] = field(default_factory=dict)
 
     def __getitem__(self, rows: Tensor) -> Observations:
         """The observations of some frames, by their places; their problems are left behind."""
@@ -100,7 +103,8 @@ def observe(
     names = ("points", "confidence", "windows", "covariance")
     parts = (torch.stack([getattr(one, name) for one in each], 1) for name in names)
     problems = {(t, c): text for c, one in enumerate(each) for t, text in one.problems.items()}
-    return Observations(*parts, problems=problems)
+    causes = {(t, c): cause for c, one in enumerate(each) for t, cause in one.causes.items()}
+    return Observations(*parts, problems=problems, causes=causes)
 
 
 class _Observer:
@@ -108,7 +112,7 @@ class _Observer:
 
     Attributes:
         points, confidence, windows, covariance: as those of `Observations`, for one camera.
-        problems: place among the frames -> why there is nothing.
+        problems, causes: place among the frames -> why there is nothing.
     """
 
     def __init__(  # more than six: what `observe` was given, and which camera
@@ -124,11 +128,13 @@ class _Observer:
         self.views, self.camera, self.frames = views, camera, frames
         self.detector, self.network, self.settings, self.progress = detector, network, settings, progress
         self.name, count = views.names[camera], len(frames)
-        self.points = torch.full((count, LANDMARKS, 2), torch.nan, dtype=torch.float64)
-        self.confidence = torch.zeros(count, LANDMARKS, dtype=torch.float64)
+        marks = network.layout.count
+        self.points = torch.full((count, marks, 2), torch.nan, dtype=torch.float64)
+        self.confidence = torch.zeros(count, marks, dtype=torch.float64)
         self.windows = torch.full((count, 4), torch.nan, dtype=torch.float64)
-        self.covariance = torch.full((count, LANDMARKS, 2, 2), torch.nan, dtype=torch.float64)
+        self.covariance = torch.full((count, marks, 2, 2), torch.nan, dtype=torch.float64)
         self.problems: dict[int, str] = {}
+        self.causes: dict[int, Cause] = {}
 
     def run(self) -> _Observer:
         settings = self.settings
@@ -143,6 +149,7 @@ class _Observer:
         for t in range(len(self.frames)):
             if t not in self.problems and not bool(torch.isfinite(self.points[t]).all()):
                 self.problems[t] = f"no face found by '{self.detector.name}' in camera '{self.name}'"
+                self.causes[t] = Cause.NO_FACE
         return self
 
     def candidates(self) -> list[Candidates]:
@@ -163,7 +170,9 @@ class _Observer:
         try:
             return self.views.read(self.camera, self.frames[t])
         except PlateError as error:
-            self.problems[t] = str(error)
+            plates = self.views.plates[self.camera]
+            absent = self.frames[t] not in plates.frames or self.frames[t] in plates.problems()
+            self.problems[t], self.causes[t] = str(error), Cause.PLATE_MISSING if absent else Cause.PLATE_UNREADABLE
             return None
 
     def read_boxes(self, boxes: Float[Tensor, "t 4"], readings: int, passed: int) -> None:
@@ -229,15 +238,15 @@ class _Observer:
         return None, None
 
 
-def _usual_confidence(confidence: Float[Tensor, "t 68"], detected: Bool[Tensor, " t"]) -> float:
+def _usual_confidence(confidence: Float[Tensor, "t l"], detected: Bool[Tensor, " t"]) -> float:
     """Median over the frames in which the detector found a face; NaN where there is none."""
     mean = confidence.mean(1)
     return float(mean[detected & (mean > 0)].quantile(0.5)) if bool((detected & (mean > 0)).any()) else math.nan
 
 
 def _follow(
-    points: Float[Tensor, "t 68 2"],
-    confidence: Float[Tensor, "t 68"],
+    points: Float[Tensor, "t l 2"],
+    confidence: Float[Tensor, "t l"],
     level: float,
     read_at: Callable[[int, Tensor], LandmarkSet | None],
     reach: int,

@@ -12,9 +12,9 @@ from torch import Tensor
 from deepenergy.fit.fit_context import FitContext
 from deepenergy.fit.frames import Fit
 from deepenergy.landmarks.observe import Observations
-from deepenergy.pipeline.failures import Evidence, judge
+from deepenergy.pipeline.failures import Evidence, Verdict, judge
 from deepenergy.scene.state import PARTS, State
-from deepenergy.scene.track import Track
+from deepenergy.scene.track import Cause, Track
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +60,8 @@ def assemble(solved: Solved, context: FitContext) -> Track:
     correlation[np.isinf(correlation)] = np.nan
     evidence = Evidence(np.array(numbers), state, confidence, crop_residual, correlation, there)
     judged = judge(evidence, context.config)
-    reasons = [unseen or found for unseen, found in zip(_unseen(solved), judged, strict=True)]
-    failed = np.array([bool(reason) for reason in reasons], dtype=bool)
+    verdicts = [unseen or found for unseen, found in zip(_unseen(solved), judged, strict=True)]
+    failed = np.array([verdict.cause != Cause.NONE for verdict in verdicts], dtype=bool)
 
     def kept(values: np.ndarray) -> np.ndarray:
         return np.where(failed.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values)
@@ -78,7 +78,8 @@ def assemble(solved: Solved, context: FitContext) -> Track:
         weights=kept(state.weights.numpy()),
         weight_names=rig.weight_names,
         status=np.where(failed, "failed", "solved"),
-        reason=np.array(reasons),
+        reason=np.array([verdict.words for verdict in verdicts]),
+        cause=np.array([str(verdict.cause) for verdict in verdicts]),
         confidence=np.where(failed, 0.0, confidence),
         landmark_residual_px=residual,
         landmarks_px={name: observed.points[:, c].numpy() for c, name in enumerate(names)},
@@ -88,11 +89,13 @@ def assemble(solved: Solved, context: FitContext) -> Track:
     )
 
 
-def _unseen(solved: Solved) -> list[str]:
-    """Why frames were not fitted at all; "" for those that were."""
-    fitted = set(solved.rows.tolist())
-    problems = sorted(solved.observed.problems.items())
-    return [
-        "" if t in fitted else "; ".join(text for (row, _), text in problems if row == t)
-        for t in range(len(solved.frames))
-    ]
+def _unseen(solved: Solved) -> list[Verdict | None]:
+    """Why frames were not fitted at all; None for those that were."""
+    fitted, order = set(solved.rows.tolist()), list(Cause)
+    found: list[Verdict | None] = []
+    for t in range(len(solved.frames)):
+        here = sorted((camera, text) for (row, camera), text in solved.observed.problems.items() if row == t)
+        causes = [cause for (row, _), cause in solved.observed.causes.items() if row == t]
+        words = "; ".join(text for _, text in here)
+        found.append(None if t in fitted else Verdict(min(causes, key=order.index), words))
+    return found

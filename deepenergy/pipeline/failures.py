@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from deepenergy.scene.rotation import rotation_angle, so3_exp, so3_log
 from deepenergy.scene.state import State
+from deepenergy.scene.track import Cause
 from deepenergy.settings.config import SolverConfig
 
 # Robust standard deviations from which a frame is an outlier.
@@ -50,28 +51,37 @@ class Evidence:
     solved: np.ndarray
 
 
-def judge(evidence: Evidence, config: SolverConfig) -> list[str]:
-    """Why each frame failed; "" for one that did not, and for one that was not solved."""
-    reasons = [_alone(evidence, t, config) if evidence.solved[t] else "" for t in range(len(evidence.frames))]
-    good = evidence.solved & np.array([not reason for reason in reasons], dtype=bool)
+@dataclass(frozen=True)
+class Verdict:
+    """Why a frame failed: a code for programs, and words; neither for one that did not."""
+
+    cause: Cause = Cause.NONE
+    words: str = ""
+
+
+def judge(evidence: Evidence, config: SolverConfig) -> list[Verdict]:
+    """Why each frame failed; nothing for one that did not, and for one that was not solved."""
+    verdicts = [_alone(evidence, t, config) if there else Verdict() for t, there in enumerate(evidence.solved)]
+    good = evidence.solved & _passed(verdicts)
     usual = float(np.median(evidence.confidence[good])) if good.sum() >= FEWEST else 0.0
     for t in np.flatnonzero(good & (evidence.confidence < LEAST_SURE * usual)):
         sure = float(evidence.confidence[t])
-        reasons[t] = (
-            f"weak landmarks on the plate (mean confidence {sure:.2f}, while {usual:.2f} is usual in this shot)"
-        )
-    good &= np.array([not reason for reason in reasons], dtype=bool)
+        words = f"weak landmarks on the plate (mean confidence {sure:.2f}, while {usual:.2f} is usual in this shot)"
+        verdicts[t] = Verdict(Cause.WEAK_LANDMARKS, words)
+    good &= _passed(verdicts)
     residual_limit = _limit(evidence.residual[good], RESIDUAL_FLOOR)
     correlation_limit = -_limit(-evidence.correlation[good], CORRELATION_FLOOR)
     for t in np.flatnonzero(good):
         off, correlation = float(evidence.residual[t]), float(evidence.correlation[t])
         if off > residual_limit:
             limit = f"{residual_limit:.2f} is the most for this shot"
-            reasons[t] = f"plate and render disagree ({off:.2f} crop pixels, while {limit})"
+            words = f"plate and render disagree ({off:.2f} crop pixels, while {limit})"
+            verdicts[t] = Verdict(Cause.RESIDUAL, words)
         elif correlation < correlation_limit:
             limit = f"{correlation_limit:.2f} is the least for this shot"
-            reasons[t] = f"the plate does not look like the render (correlation {correlation:.2f}, while {limit})"
-    left = good & np.array([not reason for reason in reasons], dtype=bool)
+            words = f"the plate does not look like the render (correlation {correlation:.2f}, while {limit})"
+            verdicts[t] = Verdict(Cause.APPEARANCE, words)
+    left = good & _passed(verdicts)
     # Halfway from what is usual to what fails a frame by itself.
     halves = (
         (-evidence.confidence, -usual * (1 + LEAST_SURE) / 2),
@@ -80,11 +90,16 @@ def judge(evidence: Evidence, config: SolverConfig) -> list[str]:
     )
     doubtful = np.any([values > limit for values, limit in halves], axis=0)
     for t in _spreading(left, doubtful):
-        reasons[t] = "beside a failed frame, and halfway to failing by itself (landmarks, residual or correlation)"
-    good = left & np.array([not reason for reason in reasons], dtype=bool)
+        words = "beside a failed frame, and halfway to failing by itself (landmarks, residual or correlation)"
+        verdicts[t] = Verdict(Cause.BESIDE_FAILED, words)
+    good = left & _passed(verdicts)
     for t, words in _jumps(evidence, good).items():
-        reasons[t] = words
-    return reasons
+        verdicts[t] = Verdict(Cause.JUMP, words)
+    return verdicts
+
+
+def _passed(verdicts: list[Verdict]) -> Bool[np.ndarray, " t"]:
+    return np.array([verdict.cause == Cause.NONE for verdict in verdicts], dtype=bool)
 
 
 def _halfway(values: Float[np.ndarray, " n"], limit: float) -> float:
@@ -105,15 +120,17 @@ def _spreading(good: np.ndarray, doubtful: np.ndarray) -> list[int]:
     return sorted(set(found))
 
 
-def _alone(evidence: Evidence, t: int, config: SolverConfig) -> str:
+def _alone(evidence: Evidence, t: int, config: SolverConfig) -> Verdict:
     off, sure = float(evidence.residual[t]), float(evidence.confidence[t])
     if not bool(torch.isfinite(evidence.state.translation[t]).all()) or not np.isfinite(off):
-        return "the solve did not stay finite"
+        return Verdict(Cause.NOT_FINITE, "the solve did not stay finite")
     if sure < config.min_confidence:
-        return f"weak landmarks on the plate (mean confidence {sure:.2f}, at least {config.min_confidence:.2f})"
+        words = f"weak landmarks on the plate (mean confidence {sure:.2f}, at least {config.min_confidence:.2f})"
+        return Verdict(Cause.WEAK_LANDMARKS, words)
     if off > config.max_residual:
-        return f"plate and render disagree ({off:.1f} crop pixels, at most {config.max_residual:.1f})"
-    return ""
+        words = f"plate and render disagree ({off:.1f} crop pixels, at most {config.max_residual:.1f})"
+        return Verdict(Cause.RESIDUAL, words)
+    return Verdict()
 
 
 def _limit(values: Float[np.ndarray, " n"], floor: float) -> float:

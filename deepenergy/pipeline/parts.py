@@ -11,6 +11,7 @@ from deepenergy.fit.frames import Fit
 from deepenergy.landmarks.observe import Observations
 from deepenergy.render import Renderer
 from deepenergy.scene.state import PARTS, State
+from deepenergy.scene.track import Cause
 
 _OBSERVED = ("points", "confidence", "windows", "covariance")
 _FITTED = ("rendered", "residual_px", "residual_crop", "sigma", "correlation")
@@ -22,14 +23,17 @@ def observations_as_arrays(observed: Observations) -> Arrays:
     arrays = {name: getattr(observed, name).numpy() for name in _OBSERVED}
     arrays["problem_at"] = np.array(list(observed.problems), np.int64).reshape(-1, 2)
     arrays["problem"] = np.array(list(observed.problems.values()), dtype=np.str_)
+    arrays["cause"] = np.array([str(observed.causes[at]) for at in observed.problems], dtype=np.str_)
     return arrays
 
 
 def observations_of(arrays: Arrays) -> Observations:
     """Observations from their arrays."""
-    problems = zip(arrays["problem_at"].tolist(), arrays["problem"].tolist(), strict=True)
+    places = [(t, c) for t, c in arrays["problem_at"].tolist()]
+    problems = dict(zip(places, arrays["problem"].tolist(), strict=True))
+    causes = {at: Cause(name) for at, name in zip(places, arrays["cause"].tolist(), strict=True)}
     parts = (torch.from_numpy(arrays[name]) for name in _OBSERVED)
-    return Observations(*parts, problems={(t, c): text for (t, c), text in problems})
+    return Observations(*parts, problems=problems, causes=causes)
 
 
 def fit_as_arrays(fit: Fit) -> Arrays:

@@ -68,7 +68,7 @@ class Stage:
         if not fitting:
             raise self._refused(IBUG_68)
         factors = self.landmark_weights.values()
-        some = self.photometric > 0 or any(bool(self.weights(layout).any()) for layout in fitting)
+        some = self.photometric > 0 or any(any(self.factors(layout)) for layout in fitting)
         checks = (
             ("name", bool(self.name.strip()), "text"),
             ("groups", self.translation or self.rotation or bool(self.groups), "something free: rigid, or a group"),

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from deepenergy.pipeline.failures import Evidence, judge
+from deepenergy.pipeline.failures import Evidence, Verdict, judge
 from deepenergy.scene.rotation import euler_to_matrix
 from deepenergy.scene.state import State
+from deepenergy.scene.track import Cause
 from deepenergy.settings.config import SolverConfig
 
 COUNT = 40
@@ -37,8 +38,8 @@ def evidence(seed: int = 0) -> Evidence:
     )
 
 
-def failed(found: list[str]) -> list[int]:
-    return [t for t, reason in enumerate(found) if reason]
+def failed(found: list[Verdict]) -> list[int]:
+    return [t for t, verdict in enumerate(found) if verdict.cause != Cause.NONE]
 
 
 def test_a_lively_shot_has_no_failures() -> None:
@@ -51,7 +52,7 @@ def test_landmarks_weaker_than_the_shot_has_them() -> None:
     shot.confidence[[3, 9]] = 0.55, 0.65
     found = judge(shot, SolverConfig())
     assert failed(found) == [3]
-    assert all(word in found[3] for word in ("landmarks", "0.55", "0.80"))
+    assert all(word in found[3].words for word in ("landmarks", "0.55", "0.80"))
 
 
 def test_limits_of_the_settings() -> None:
@@ -62,7 +63,7 @@ def test_limits_of_the_settings() -> None:
     found = judge(shot, SolverConfig())
     assert failed(found) == [3, 5, 7]
     for frame, words in {3: ("landmarks", "0.10", "0.25"), 5: ("disagree", "40.0", "12.0"), 7: ("finite",)}.items():
-        assert all(word in found[frame] for word in words), found[frame]
+        assert all(word in found[frame].words for word in words), found[frame].words
 
 
 def test_outliers_of_the_shot() -> None:
@@ -71,8 +72,8 @@ def test_outliers_of_the_shot() -> None:
     shot.correlation[20] = 0.5
     found = judge(shot, SolverConfig())
     assert failed(found) == [10, 20]
-    assert "disagree" in found[10] and "7.0" in found[10]
-    assert "correlation" in found[20] and "0.50" in found[20]
+    assert "disagree" in found[10].words and "7.0" in found[10].words
+    assert "correlation" in found[20].words and "0.50" in found[20].words
     # An even shot: what is far in deviations is near in pixels.
     even = replace(evidence(), residual=np.full(COUNT, 2.0), correlation=np.full(COUNT, np.nan))
     even.residual[10] = 3
@@ -86,8 +87,8 @@ def test_what_covers_a_face_comes_and_goes() -> None:
     found = judge(shot, SolverConfig())
     # Row 30 is as doubtful, and alone.
     assert failed(found) == [18, 19, 20, 21, 22]
-    assert all("beside a failed frame" in found[t] for t in (18, 21, 22))
-    assert all("disagree" in found[t] for t in (19, 20))
+    assert all("beside a failed frame" in found[t].words for t in (18, 21, 22))
+    assert all("disagree" in found[t].words for t in (19, 20))
     shot.residual[19:21] = 3.2
     assert failed(judge(shot, SolverConfig())) == []
 
@@ -99,9 +100,9 @@ def test_jumps_there_and_back() -> None:
     shot.state.rotation[25:27] = turned
     found = judge(shot, SolverConfig())
     assert failed(found) == [12, 25, 26]
-    assert "the head jumps (3" in found[12]
-    assert found[12].endswith("mm from where its neighbours have it)")
-    assert "°" in found[25]
+    assert "the head jumps (3" in found[12].words
+    assert found[12].words.endswith("mm from where its neighbours have it)")
+    assert "°" in found[25].words
 
 
 def test_unsolved_frames_are_left_alone_and_short_shots_have_no_outliers() -> None:
