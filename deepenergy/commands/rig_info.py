@@ -69,7 +69,9 @@ def rig_table(rig: Rig) -> Table:
         jaw = f"joint at ({', '.join(f'{c:.3f}' for c in rig.jaw.pivot.tolist())}) m, moves {moved} vertices"
     table.add_row("jaw", jaw)
     has_landmarks = rig.landmark_faces is not None
-    table.add_row("landmarks", "68" if has_landmarks else "none; give them with --landmarks FILE.json to solve")
+    table.add_row(
+        "landmarks", str(rig.layout.count) if has_landmarks else "none; give them with --landmarks FILE.json to solve"
+    )
     if has_landmarks:
         try:
             check_face(rig)

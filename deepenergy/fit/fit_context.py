@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
 from deepenergy.fit.stage_result import OnStage
 from deepenergy.flow import FlowNetwork
@@ -84,10 +82,6 @@ class FitContext:
             raise InputError("fit context detector", "none", "a face detector", "pass one, or use `Solver`")
         return self.detector
 
-    def plate_window(self, camera: int, frame: int, box: Tensor, size: int) -> Tensor | None:
-        """A plate's window, see `Views.window`."""
-        return self.views.window(camera, frame, box, size)
-
 
 @torch.no_grad()
 def renderer_for(rig: Rig, config: SolverConfig) -> Renderer:
@@ -101,8 +95,3 @@ def renderer_for(rig: Rig, config: SolverConfig) -> Renderer:
         backend=config.renderer,
         antialias=config.jacobian == "deep",
     )
-
-
-def frame_numbers(frames: Sequence[int] | Tensor) -> tuple[int, ...]:
-    """Frame numbers as plain integers."""
-    return tuple(int(number) for number in frames)
