@@ -27,7 +27,6 @@ from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
 from deepenergy.scene.plates import Plates
 from deepenergy.scene.track import Track
 from deepenergy.solver import Solver
-from deepenergy.temporal.states import states_of
 
 FRAMES = 40
 DARK, BLURRED, COVERED = range(4, 9), range(13, 18), range(23, 33)
@@ -58,7 +57,7 @@ def run(shot: Path | None = None, first: int = 1041, camera: str = "left") -> Ou
     lost = [row for row in range(len(rows)) if not len(detector.candidates(spoiled.read(row)[None])[0].boxes)]
     track = Solver().fit_sequence(spoiled, loaded.rig, view)
     skin = SurfacePoints.of(loaded.rig, torch.from_numpy(face_vertices(loaded.rig)[::_EVERY]))
-    away = (skin.world(states_of(track)) - skin.world(truth)).norm(dim=-1).mean(1).numpy() * 1000
+    away = (skin.world(track.states()) - skin.world(truth)).norm(dim=-1).mean(1).numpy() * 1000
     return _outcome(track, away, lost, folder.name)
 
 

@@ -23,14 +23,15 @@ from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.evaluation.evaluate import face_vertices
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.flow import flow_network_from_name
 from deepenergy.scene.rotation import rotation_angle
 from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
+from deepenergy.scene.views import Views
 from deepenergy.settings.config import SolverConfig
 from deepenergy.solver import Solver
 from deepenergy.temporal.infill import METHODS, InfillConfig, infill
-from deepenergy.temporal.states import states_of
 
 # Length of a run -> number of runs.
 RUNS = {3: 8, 6: 7, 12: 5}
@@ -63,11 +64,15 @@ def run(shot: Path | None = None, network: str = "dis") -> Outcome:
         ("stereo.", solver.fit_sequence(plates, loaded.rig, cameras), 2),
     )
     flow = flow_network_from_name(network)
-    measure = _Measure(loaded, states_of(truth))
+    measure = _Measure(loaded, truth.states())
     outcome = Outcome()
     seconds, frames = 0.0, 0
     for length, count in RUNS.items():
         runs = lively_runs(measure.vertices, length, count)
+        contexts = {
+            n: FitContext(Views.match(plates[:n], cameras[:n]), loaded.rig, flow=flow)
+            for n in {v for _, _, v in starts}
+        }
         for name, start, views in starts:
             errors: dict[str, list[np.ndarray]] = {method: [] for method in (*METHODS, "own")}
             for first in runs:
@@ -75,13 +80,13 @@ def run(shot: Path | None = None, network: str = "dis") -> Outcome:
                 part = range(max(0, first - 1), min(len(start), first + length + 1))
                 rows = np.arange(first, first + length)
                 holed = without(_cut(start, part), rows - part.start)
-                errors["own"].append(measure.errors(states_of(start)[torch.from_numpy(rows)], rows))
+                errors["own"].append(measure.errors(start.states()[torch.from_numpy(rows)], rows))
                 for method in METHODS:
                     began = time.perf_counter()
-                    filled = infill(holed, plates[:views], loaded.rig, cameras[:views], flow, InfillConfig(method))
+                    filled = infill(holed, contexts[views], InfillConfig(method))
                     if method == "flow" and views == 1:
                         seconds, frames = seconds + time.perf_counter() - began, frames + length
-                    errors[method].append(measure.errors(states_of(filled)[torch.tensor(rows - part.start)], rows))
+                    errors[method].append(measure.errors(filled.states()[torch.tensor(rows - part.start)], rows))
             mean = {method: np.concatenate(found).mean(0) for method, found in errors.items()}
             context = {
                 "shot": folder.name,

@@ -18,12 +18,12 @@ from benchmarks.data import data_folder
 from benchmarks.links import pose_and_shape_errors, state_of
 from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import VARIANTS, TruthShot
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.fit.frames import fit_frames
 from deepenergy.landmarks.observe import observe
-from deepenergy.pipeline.shot import renderer_for
 from deepenergy.scene.rotation import rotation_angle
 from deepenergy.scene.state import State
-from deepenergy.scene.window import crop_and_resize
+from deepenergy.scene.views import Views
 from deepenergy.solver import Solver
 
 # A view takes `deep` half a minute.
@@ -43,18 +43,13 @@ def run(shot: Path | None = None, every: int = EVERY) -> Outcome:
 
 
 def _solve(shot: TruthShot, solver: Solver, rows: Tensor, variant: str, names: tuple[str, ...]) -> Outcome:
-    cameras, plates = [shot.camera(name) for name in names], [shot.plates(name, None) for name in names]
+    cameras = [shot.camera(name) for name in names]
+    views = Views.match([shot.plates(name, None) for name in names], cameras)
     truth = state_of(shot)[rows]
     numbers = [int(frame) for frame in shot.truth.frames]
 
-    def silent(stage: str, done: int, total: int) -> None:
-        """No progress report."""
-
     # Detection needs neighbours in time, so all frames are looked at.
-    observed = observe(plates, numbers, solver.detector, solver.network, silent)[rows]
-
-    def plate_crop(row: int, view: int, box: Tensor, size: int) -> Tensor:
-        return crop_and_resize(plates[view].read(int(rows[row]))[None], box[None], size)[0]
+    observed = observe(views, numbers, solver.detector, solver.network)[rows]
 
     landmarks = tuple(s for s in solver.config.stages if not s.photometric and not s.fallback)
     plain = replace(solver.config, kernel="none", stages=landmarks)
@@ -64,9 +59,9 @@ def _solve(shot: TruthShot, solver: Solver, rows: Tensor, variant: str, names: t
         ("geometric", replace(plain, jacobian="geometric")),
         ("auto", solver.config),
     ):
-        renderer = renderer_for(shot.rig, config)
+        context = FitContext(views, shot.rig, config, network=solver.network).rendering()
         begin = time.perf_counter()
-        fit = fit_frames(observed, shot.rig, cameras, renderer, solver.network, config, silent, None, plate_crop)
+        fit = fit_frames(context, [numbers[row] for row in rows.tolist()], observed)
         seconds = (time.perf_counter() - begin) / len(rows)
         found[name] = fit.state
         prefix = f"jacobians.{variant}.{name}"

@@ -22,15 +22,17 @@ from benchmarks.metrics import Metric, Outcome
 from benchmarks.truth import VARIANTS, TruthShot
 from deepenergy.energy import LandmarkEnergy
 from deepenergy.evaluation.evaluate import face_vertices
-from deepenergy.fit.frames import bounds, fit_frames, free_parameters
+from deepenergy.fit.fit_context import FitContext
+from deepenergy.fit.frames import fit_frames
+from deepenergy.fit.free_controls import free_in_stage, limits_of
 from deepenergy.fit.rigid_start import rigid_start
-from deepenergy.landmarks.observe import observe
+from deepenergy.landmarks.observe import ObserveSettings, observe
 from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rotation import so3_log
 from deepenergy.scene.state import State
-from deepenergy.scene.window import crop_and_resize
+from deepenergy.scene.views import Views
 from deepenergy.settings.schedule import DEFAULT_STAGES, Stage
 from deepenergy.solve import minimise
 from deepenergy.solver import Solver
@@ -85,11 +87,8 @@ def _from_true_landmarks(shot: TruthShot, truth: State, cameras: tuple[Camera, .
     start = replace(State.identity(len(truth), truth.weights.shape[1]), rotation=rotation, translation=translation)
     scale = torch.ones(targets.shape[:2], dtype=torch.float64)
     energy = LandmarkEnergy(small, cameras, targets, ones, torch.zeros_like(targets), scale, start, l2=l2)
-    lower, upper = bounds(shot.rig)
-    base = torch.cat([start.jaw, start.weights], 1)
-    room = torch.full_like(base[:, :6], torch.inf)
-    low, high = torch.cat([-room, lower - base], 1), torch.cat([room, upper - base], 1)
-    free = free_parameters(shot.rig, DEFAULT_STAGES[-1])
+    low, high = start.step_bounds(limits_of(shot.rig))
+    free = free_in_stage(shot.rig, DEFAULT_STAGES[-1])
     return start.retract(
         minimise(energy, torch.zeros_like(low), low, high, free, max_iterations=200, approach="direct").x
     )
@@ -99,29 +98,20 @@ def _with_network(
     shot: TruthShot, truth: State, names: Sequence[str], rows: Tensor, solver: Solver
 ) -> dict[str, State]:
     numbers = [int(shot.truth.frames[int(row)]) for row in rows]
-    plates = [shot.plates(name, None) for name in names]
-    cameras = [shot.camera(name) for name in names]
+    views = Views.match([shot.plates(name, None) for name in names], [shot.camera(name) for name in names])
     config = solver.config
-
-    def silent(stage: str, done: int, total: int) -> None:
-        """No progress report."""
-
     # Detection needs neighbours in time, so all frames are looked at.
     every = [int(frame) for frame in shot.truth.frames]
-    observed = observe(plates, every, solver.detector, solver.network, silent, readings=config.readings)
+    observed = observe(views, every, solver.detector, solver.network, ObserveSettings(readings=config.readings))
     observed = observed[rows]
     renderer = Renderer(shot.rig, ambient_occlusion(shot.rig), supersample=config.supersample)
 
-    def plate_crop(row: int, camera: int, box: Tensor, size: int) -> Tensor:
-        plate = plates[camera]
-        return crop_and_resize(plate.read(plate.frames.index(numbers[row]))[None], box[None], size)[0]
-
     rigid = Stage("rigid", True, True, (), DEFAULT_STAGES[-1].landmark_weights, renders=2, fit_light=True)
     held = replace(config, stages=(rigid, replace(rigid, fit_light=False, reweight=True, readings=4)))
-    arguments = (observed, shot.rig, cameras, renderer, solver.network)
+    context = FitContext(views, shot.rig, config, network=solver.network, renderer=renderer)
     return {
-        "network": fit_frames(*arguments, held, silent, truth, plate_crop).state,
-        "all": fit_frames(*arguments, config, silent, None, plate_crop).state,
+        "network": fit_frames(replace(context, config=held), numbers, observed, truth).state,
+        "all": fit_frames(context, numbers, observed).state,
     }
 
 

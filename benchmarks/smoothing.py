@@ -22,12 +22,13 @@ from benchmarks.smoothing_figure import draw_smoothing
 from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.evaluation.evaluate import face_vertices
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.flow import flow_network_from_name
 from deepenergy.scene.rotation import rotation_angle, so3_log
 from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
+from deepenergy.scene.views import Views
 from deepenergy.temporal.refine import METHODS, RefineConfig, refine
-from deepenergy.temporal.states import states_of
 
 _EVERY = 10
 _DRAWN = ("averaging", "hybrid")
@@ -68,16 +69,16 @@ def run(
         from deepenergy.solver import Solver
 
         track = Solver(SolverConfig(infill="none", refine="none")).fit_sequence(plates, loaded.rig, view)
-    truth = states_of(true_track(loaded))
+    truth = true_track(loaded).states()
     skin = SurfacePoints.of(loaded.rig, torch.from_numpy(face_vertices(loaded.rig)[::_EVERY]))
     own = jitter(truth, skin)
-    before, excess = median_errors(states_of(track), truth, skin), jitter(states_of(track), skin) / own - 1
-    flow = flow_network_from_name(network)
+    before, excess = median_errors(track.states(), truth, skin), jitter(track.states(), skin) / own - 1
+    fitting = FitContext(Views.match(plates, view), loaded.rig, flow=flow_network_from_name(network))
     outcome = Outcome()
-    drawn = {"truth": truth, "single frames": states_of(track)}
+    drawn = {"truth": truth, "single frames": track.states()}
     for name, config in variants().items():
         start = time.perf_counter()
-        refined = states_of(refine(track, [plates], loaded.rig, [view], flow, config))
+        refined = refine(track, fitting, config).states()
         seconds = (time.perf_counter() - start) / len(track)
         if name in _DRAWN:
             drawn[name] = refined

@@ -20,10 +20,12 @@ from PIL import Image
 from deepenergy import Camera, Plates, Rig, Solver, SolverConfig, Track
 from deepenergy.builtin_head.performance import performance
 from deepenergy.commands.demo_shot import demo_camera, write_plates
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.flow import flow_network_from_name
 from deepenergy.flow.colours import flow_colours
 from deepenergy.io.cameras.camera_json import write_cameras
 from deepenergy.report.overlay import Overlay, to_image
+from deepenergy.scene.views import Views
 from deepenergy.scene.window import crop_and_resize
 from deepenergy.temporal.infill import InfillConfig, infill
 
@@ -66,7 +68,8 @@ def main(folder: Path | None, frames: str, out: str, name: str, output: Path) ->
     network = flow_network_from_name("dis")
     solved = Solver(SolverConfig(refine="none")).fit_sequence(plates, rig, camera)
     holes = without(solved, first, last)
-    filled = {how: infill(holes, [plates], rig, [camera], network, InfillConfig(method=how))
+    context = FitContext(Views.match(plates, camera), rig, flow=network)
+    filled = {how: infill(holes, context, InfillConfig(method=how))
               for how in ("interpolation", "flow")}  # fmt: skip
 
     vertices = {how: track.vertices(rig) for how, track in {**filled, "solved": solved}.items()}

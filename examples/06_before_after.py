@@ -21,10 +21,12 @@ from PIL import Image
 from deepenergy import Camera, Plates, Rig, Solver, Track
 from deepenergy.builtin_head.performance import performance
 from deepenergy.commands.demo_shot import demo_camera, write_plates, write_shot
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.flow import flow_network_from_name
 from deepenergy.pipeline.shot import complete
 from deepenergy.report.overlay import Overlay, to_image, write_overlay_video
 from deepenergy.scene.rotation import so3_log
+from deepenergy.scene.views import Views
 from deepenergy.shot_file import Shot
 
 SIDE, SHOWN, DEMO_FRAMES, FPS = 480, 6, 10, 24.0
@@ -92,7 +94,7 @@ def main(shot: Path | None, frames: str | None, output: Path) -> None:
 
     # what the settings say on top of it: the same as one call of a solver with them
     network = flow_network_from_name(config.flow_network, config.flow_weights, config.device)
-    after = complete(before, plates, rig, cameras, config, network, lambda _what, _done, _total: None)
+    after = complete(before, FitContext(Views.match(plates, cameras), rig, config, flow=network))
 
     tracks = {"before": before, "after": after}
     for name, track in tracks.items():

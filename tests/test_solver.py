@@ -12,12 +12,14 @@ from refusals import refused
 from rigs import random_rig
 
 from deepenergy import Camera, InputError, Plates, Rig, Solver, SolverConfig, Stage, State
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.fit.identity import _solve
 from deepenergy.landmarks.observe import Observations
 from deepenergy.pipeline.checkpoint import key_of
 from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
+from deepenergy.scene.views import Views
 from deepenergy.settings.schedule import DEFAULT_STAGES
 
 YAWS = (0.0, 25.0, -25.0)
@@ -136,10 +138,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_track(
             with pytest.raises(Stopped):
                 solver.fit_sequence(plates, rig, camera, resume=tmp_path / "resume")
     assert {path.name for path in (tmp_path / "resume").iterdir()} == {"observed.npz", "fit0000.npz"}
+
     # Parts of another rig, and damaged ones, are made anew.
-    key = key_of([plates], rig, [camera], 0)
-    assert key != key_of([plates], replace(rig, neutral=rig.neutral * 1.01), [camera], 0)
-    assert key != key_of([plates], rig, [camera.resize(480, 401)], 0)
+    def key(actor: Rig, view: Camera) -> str:
+        return key_of(FitContext(Views((plates,), (view,)), actor, detector=solver.detector, network=solver.network))
+
+    assert key(rig, camera) != key(replace(rig, neutral=rig.neutral * 1.01), camera)
+    assert key(rig, camera) != key(rig, camera.resize(480, 401))
     (tmp_path / "resume" / "observed.npz").write_bytes(b"half a file")
     seen: list[str] = []
     track = solver.fit_sequence(plates, rig, camera, lambda name, *_: seen.append(name), tmp_path / "resume")
@@ -202,7 +207,7 @@ def test_identity_coefficients_come_back_from_exact_landmarks() -> None:
     points = torch.stack([c.project(world) for c in cameras], 1)
     crops = torch.tensor([230.0, 140, 490, 400], dtype=torch.float64).expand(6, 2, 4)
     observed = Observations(points, torch.ones(6, 2, 68).double(), crops, torch.zeros(6, 2, 68, 2, 2).double())
-    found = _solve(observed, torch.arange(6), rig, cameras, l2=100.0)
+    found = _solve(observed, rig, cameras, l2=100.0)
     exact = rig.with_identity(truth).neutral - rig.neutral
     error = rig.with_identity(found).neutral - rig.neutral - exact
     assert float(error.norm(dim=1).mean()) < 0.35 * float(exact.norm(dim=1).mean())

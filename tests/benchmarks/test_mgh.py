@@ -128,6 +128,7 @@ def test_scipy_finds_a_published_minimum(problem: MghProblem) -> None:
     assert near(found.sum_of_squares, problem.minima)
 
 
+@pytest.mark.slow
 @every_bounded
 def test_scipy_finds_a_published_minimum_within_the_bounds(problem: MghProblem) -> None:
     assert problem.lower is not None
@@ -142,6 +143,7 @@ def test_scipy_finds_a_published_minimum_within_the_bounds(problem: MghProblem) 
     assert all(low < high for low, high in pairwise(problem.bounded_minima))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["dogleg", "lm"])
 def test_bounds_approached_by_halves_lead_to_the_lower_of_two_minima(solver: str) -> None:
     """As trf's do. Going there at once ends in the higher, as dogbox does."""

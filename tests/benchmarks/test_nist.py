@@ -92,6 +92,7 @@ def test_the_near_start_is_solved() -> None:
         torch.testing.assert_close(solution.x[0], problem.certified, rtol=1e-6, atol=0, msg=problem.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MGH09", "MGH17", "MGH10"])
 def test_far_starts_through_nearly_singular_jacobians(name: str) -> None:
     problem = next(p for p in PROBLEMS if p.name == name)

@@ -20,7 +20,6 @@ from benchmarks.truth import TruthShot
 from deepenergy.energy.surface import SurfacePoints
 from deepenergy.scene.state import State
 from deepenergy.temporal.refine import METHODS
-from deepenergy.temporal.states import states_of
 
 
 def test_lively_runs_are_where_the_motion_is_and_do_not_overlap() -> None:
@@ -84,4 +83,4 @@ def test_the_true_track_is_the_truth(test_data: Path) -> None:
     shot = TruthShot.load(data_folder() / "shots" / "ict_stereo")
     track = true_track(shot)
     np.testing.assert_array_equal(track.rotation, shot.truth.rotation)
-    assert track.solved.all() and len(states_of(track)) == len(shot.truth.frames)
+    assert track.solved.all() and len(track.states()) == len(shot.truth.frames)

@@ -336,7 +336,6 @@ def test_a_shot_without_a_face_fails_and_says_why(files: Path) -> None:
     assert (files / "out" / "track.npz").is_file()
 
 
-@pytest.mark.slow
 def test_demo_writes_a_shot_and_its_report(demo_folder: Path) -> None:
     names = {path.name for path in demo_folder.iterdir()}
     expected = {"shot.toml", "rig.npz", "cameras.json", "ground_truth.npz", "track.npz", "track.csv", "evaluation.txt"}

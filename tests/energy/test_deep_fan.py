@@ -53,6 +53,7 @@ def fan(reference: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) ->
     return Fan(path)
 
 
+@pytest.mark.slow
 def test_the_chain_through_fan_is_that_through_the_package_s_network(fan: Fan, reference: torch.nn.Module) -> None:
     """`<u, J v>` of our tangents is `<J^T u, v>` of torch's reverse mode through render and the package's own call."""
     rig = tiny_rig()

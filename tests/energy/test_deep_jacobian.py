@@ -14,7 +14,7 @@ from torch.func import jvp, vmap
 from deepenergy import Camera, Rig, State
 from deepenergy.energy.deep_jacobian import deep_landmarks, heatmap_landmarks
 from deepenergy.energy.network_tangents import network_tangents
-from deepenergy.fit.frames import render_landmarks
+from deepenergy.fit.render_landmarks import RenderReader
 from deepenergy.landmarks.compact import Compact
 from deepenergy.landmarks.network import HeatmapNetwork
 from deepenergy.landmarks.soft_argmax import local_soft_argmax
@@ -108,7 +108,7 @@ def test_points_are_those_of_the_solver(ball: Renderer) -> None:
     crops = windows(2)
     free = torch.ones(step.shape[1], dtype=torch.bool)
     points, jacobian = deep_landmarks(ball, SmallNetwork(), base, step, CAMERAS, crops, free)
-    expected = render_landmarks(ball, SmallNetwork(), base.retract(step), CAMERAS, crops)
+    expected = RenderReader(ball, SmallNetwork(), tuple(CAMERAS), crops).landmarks(base.retract(step))
     assert points.shape == (2, 2, 68, 2)
     assert points.dtype == jacobian.dtype == F64
     assert jacobian.shape == (2, 2, 68, 2, step.shape[1])
@@ -238,10 +238,10 @@ def test_bad_arguments(ball: Renderer) -> None:
         deep_landmarks(ball, network, base, step, CAMERAS, crops, free, mode="backward")  # pyright: ignore
     with pytest.raises(InputError, match="memory_mb: found 0"):
         deep_landmarks(ball, network, base, step, CAMERAS, crops, free, memory_mb=0)
-    for changed in ({"step": step[:, :-1]}, {"crops": crops[:, :1]}, {"free": free[:-1]}):
-        given = {"step": step, "crops": crops, "free": free, **changed}
+    for changed in ({"step": step[:, :-1]}, {"windows": crops[:, :1]}, {"free": free[:-1]}):
+        given = {"step": step, "windows": crops, "free": free, **changed}
         with pytest.raises(InputError, match=f"deep jacobian {next(iter(changed))}: found shape"):
-            deep_landmarks(ball, network, base, given["step"], CAMERAS, given["crops"], given["free"])
+            deep_landmarks(ball, network, base, given["step"], CAMERAS, given["windows"], given["free"])
 
 
 # -- the network's part ------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_compact_on_the_built_in_head() -> None:
     free = torch.zeros(step.shape[1], dtype=torch.bool)
     free[3:6] = True
     points, jacobian = deep_landmarks(renderer, network, base, step, [camera], crops, free)
-    expected = render_landmarks(renderer, network, base, [camera], crops)
+    expected = RenderReader(renderer, network, tuple([camera]), crops).landmarks(base)
     torch.testing.assert_close(points, expected, rtol=0, atol=1e-3)
     # 1000 pixels a metre to the right, and downwards.
     inner = slice(27, 68)

@@ -9,7 +9,7 @@ from rigs import random_rig
 
 from deepenergy import Camera, Rig, State
 from deepenergy.energy import LandmarkEnergy
-from deepenergy.fit.frames import bounds, free_parameters
+from deepenergy.fit.free_controls import free_in_stage, limits_of
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
 from deepenergy.settings.schedule import DEFAULT_STAGES, LANDMARK_SETS, Stage
 from deepenergy.solve import minimise
@@ -99,7 +99,7 @@ def test_exact_landmarks_give_the_face_back() -> None:
     rig = random_rig()
     base, truth = State.identity(5, 6), random_state(rig, 5, 7)
     energy = energy_of(rig, base, truth)
-    lower, upper = bounds(rig)
+    lower, upper = limits_of(rig)
     room = torch.full((6,), torch.inf, dtype=F64)
     truth = replace(truth, jaw=truth.jaw.clamp(lower[:6], upper[:6]))
     energy = replace(energy, targets=energy.points(truth))
@@ -143,6 +143,6 @@ def test_default_stages_are_those_of_the_paper_in_order() -> None:
 def test_free_parameters_of_a_stage() -> None:
     rig = random_rig()
     stage = Stage("test", True, False, ("jaw_open", "mouth"), {"jaw": 1.0})
-    free = free_parameters(rig, stage)
+    free = free_in_stage(rig, stage)
     assert free.tolist() == [False] * 3 + [True] * 3 + [True] + [False] * 5 + [True, True, True, False, False, False]
-    assert not bool(free_parameters(random_rig(jaw=False), stage)[6:12].any())
+    assert not bool(free_in_stage(random_rig(jaw=False), stage)[6:12].any())

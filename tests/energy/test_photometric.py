@@ -11,15 +11,15 @@ from rigs import random_rig
 from scipy.ndimage import gaussian_filter, map_coordinates
 from torch.func import jacfwd
 
-from deepenergy import Camera, Rig, State
+from deepenergy import Camera, Plates, Rig, State
 from deepenergy.energy.photometric import PhotometricEnergy, look_up, luminance_features
-from deepenergy.energy.pull_back import pull_back
-from deepenergy.energy.stack import JointEnergy
-from deepenergy.energy.surface import SurfacePoints
+from deepenergy.energy.stack import Stack
+from deepenergy.energy.surface import SurfacePoints, world_vjp
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.fit.photometry import Photometry, is_comparable
 from deepenergy.render import Renderer
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle, so3_exp
-from deepenergy.scene.window import crop_and_resize
+from deepenergy.scene.views import Views
 from deepenergy.solve import minimise
 
 F64 = torch.float64
@@ -93,7 +93,7 @@ def test_pull_back_is_the_transpose_of_the_points_motion() -> None:
     force = torch.randn(1, 20, 3, generator=generator(2), dtype=F64)
     moved = jacfwd(lambda x: points.world(state.retract(x[None]))[0])(step[0])
     expected = torch.einsum("mc,mcp->mp", force[0], moved)  # pyright: ignore[reportArgumentType]
-    torch.testing.assert_close(pull_back(points, state.retract(step), step[:, :3], force)[0], expected)
+    torch.testing.assert_close(world_vjp(points, state.retract(step), step[:, :3], force)[0], expected)
 
 
 def random_energy(count: int = 3) -> PhotometricEnergy:
@@ -140,7 +140,7 @@ def test_batched_equals_looped_and_hidden_points_count_nothing() -> None:
         torch.testing.assert_close(alone[1], jacobian[one])
     broken = replace(energy, reference=torch.where(energy.weights > 0, energy.reference, torch.nan))
     torch.testing.assert_close(broken(x)[0], residual)
-    both = JointEnergy((energy, energy))(x)
+    both = Stack((energy, energy))(x)
     torch.testing.assert_close(both[0], torch.cat([residual, residual], 1))
     assert both[1].shape == (3, 60, x.shape[1])
 
@@ -177,16 +177,15 @@ def test_a_known_pose_is_found_again_from_its_pixels() -> None:
     half = (high - low).amax(1, keepdim=True) * 0.7
     crops = torch.cat([(low + high) / 2 - half, (low + high) / 2 + half], 1)[:, None]
 
-    def plate_crop(row: int, view: int, box: torch.Tensor, size: int) -> torch.Tensor:
-        return crop_and_resize(plates[[row]], box[None], size)[0]
-
     state = replace(
         truth,
         rotation=so3_exp(torch.tensor([[0.02, -0.02, 0.01], [-0.02, 0.01, 0.02]], dtype=F64)) @ truth.rotation,
         translation=truth.translation + torch.tensor([[0.001, -0.001, 0.006], [-0.001, 0.001, -0.006]], dtype=F64),
     )
     before = rotation_angle(state.rotation, truth.rotation)
-    pixels = Photometry.read(renderer, (camera,), crops, plate_crop)
+    views = Views.match(Plates.from_array(plates), camera)
+    context = FitContext(views, rig, renderer=renderer)
+    pixels = Photometry.read(context, views.frames, crops)
     limit = torch.full((2, 12 + state.weights.shape[1]), torch.inf, dtype=F64)
     # The expression is held: without landmarks and prior a closed mouth says little about what is open.
     free = torch.arange(limit.shape[1]) < 6

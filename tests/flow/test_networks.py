@@ -231,6 +231,7 @@ def test_the_second_level_holds_means_of_four_cells() -> None:
     assert torch.allclose(found, product[:, 0:3, 1:4])
 
 
+@pytest.mark.slow
 def test_the_training_code_computes_the_same() -> None:
     from training.fast_correlation import TrainedFlowNetwork
 

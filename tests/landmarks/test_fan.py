@@ -93,6 +93,7 @@ def test_it_is_differentiable_in_both_modes(fan: Fan, photograph: Tensor) -> Non
     assert float((reverse * v).sum()) == pytest.approx(float((forward * u).sum()), rel=2e-2)
 
 
+@pytest.mark.slow
 def test_soft_argmax_agrees_with_the_package_s_rule_to_a_quarter_pixel() -> None:
     """The package moves the highest pixel's centre by a quarter pixel; equation 3 lands closer to the truth."""
     centres = 3 + 58 * torch.rand(2, 68, 2, dtype=F64, generator=torch.Generator().manual_seed(2))

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy import Plates
+from deepenergy import Camera, Plates
 from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.detector import Candidates, Detections, DlibHog, choose_face, pick
 from deepenergy.landmarks.network import HeatmapNetwork
-from deepenergy.landmarks.observe import Observations, observe
+from deepenergy.landmarks.observe import Observations, ObserveSettings, observe
 from deepenergy.landmarks.search import search_face
+from deepenergy.scene.views import Views
 
 STEP = 12
 
@@ -58,7 +59,8 @@ def passing(photograph: np.ndarray) -> Plates:
 
 
 def seen(plates: Plates, detector: Blind | DlibHog, network: HeatmapNetwork, max_gap: int) -> Observations:
-    return observe([plates], plates.frames, detector, network, lambda *_: None, max_gap=max_gap)
+    views = Views.match(plates, Camera.look_at(plates.width, plates.height, 400.0, (0.0, 0.0, 1.0)))
+    return observe(views, plates.frames, detector, network, ObserveSettings(max_gap=max_gap))
 
 
 def test_a_face_that_no_detector_sees_is_searched_and_followed(passing: Plates, network: HeatmapNetwork) -> None:
@@ -83,6 +85,7 @@ def test_nothing_is_searched_unless_asked_for(passing: Plates, network: HeatmapN
     assert len(found.problems) == len(passing.frames) and bool(torch.isnan(found.points).all())
 
 
+@pytest.mark.slow
 def test_what_is_no_face_is_not_found(photograph: np.ndarray, network: HeatmapNetwork) -> None:
     for other in (skimage.data.astronaut()[220:, :250], skimage.data.chelsea(), skimage.data.coffee()[:300, :300]):
         image = torch.from_numpy(np.ascontiguousarray(other)).permute(2, 0, 1).float() / 255

@@ -9,8 +9,10 @@ from refusals import refused
 from tiny_shot import fail_frame, tiny_camera, tiny_rig, tiny_track
 
 from deepenergy import Plates
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.pipeline.refit import refit
 from deepenergy.scene.track import Track
+from deepenergy.scene.views import Views
 from deepenergy.settings.config import SolverConfig
 
 RIG, CAMERA = tiny_rig(), tiny_camera()
@@ -29,7 +31,7 @@ def again_of(track: Track, rows: slice) -> Track:
 
 def solve(track: Track, again: Track, infill: str = "interpolation", refine: str = "none") -> Track:
     config = SolverConfig(infill=infill, refine=refine)
-    return refit(track, again, [PLATES], RIG, [CAMERA], config, None, lambda *_: None)
+    return refit(track, again, FitContext(Views.match(PLATES, CAMERA), RIG, config))
 
 
 def test_the_range_is_replaced_and_the_rest_stays() -> None:

@@ -13,11 +13,11 @@ from refusals import refused
 
 from deepenergy import Camera, InputError, Plates, Rig, Solver, SolverConfig, Stage, State
 from deepenergy.fit.stage_result import StageResult
-from deepenergy.pipeline.shot import check_input, frames_of
 from deepenergy.render import Renderer
 from deepenergy.report import StageRecorder
 from deepenergy.report.terminal import summary
 from deepenergy.scene.rotation import euler_to_matrix, rotation_angle
+from deepenergy.scene.views import Views
 
 YAWS = (-14.0, -4.0, 6.0, 16.0)
 LANDMARKS = {"brows": 1.0, "nose": 1.0, "eyes": 1.0, "mouth": 1.0}
@@ -71,7 +71,7 @@ def test_offset_ranges_are_matched_by_number(
         Plates.from_array(films[0][:3], first_frame=1001, name="left"),
         Plates.from_array(films[1][1:], first_frame=1002, name="right"),
     ]
-    assert frames_of(plates) == [1001, 1002, 1003, 1004]
+    assert Views.match(plates, cameras).frames == (1001, 1002, 1003, 1004)
     results: list[StageResult] = []
     track = solver.fit_sequence(plates, rig, cameras, on_stage=results.append)
     assert track.frames.tolist() == [1001, 1002, 1003, 1004]
@@ -184,18 +184,18 @@ def test_cameras_without_a_common_frame_are_refused(rig: Rig, cameras: list[Came
         return Plates.open(tmp_path / f"{name}.####.png", frames=frames, name=name)
 
     with refused("plates 'left'", found="1001-1003"):
-        check_input([opened("left"), opened("right")], rig, cameras)
+        Views.match([opened("left"), opened("right")], cameras)
     # Asked for the same range, they still have no frame in common.
     with refused("plates 'left'", found="1001-1003"):
-        check_input([opened("left", "1001-1006"), opened("right", "1001-1006")], rig, cameras)
+        Views.match([opened("left", "1001-1006"), opened("right", "1001-1006")], cameras)
     with pytest.raises(InputError, match=r"'right'.*1001-1003"):
         opened("right", "1001-1003")
     # Plates of one name are different cameras all the same.
     twins = [Plates.from_array(grey, first, "plates") for first in (1, 11)]
     with refused("plates", found="11-13"):
-        check_input(twins, rig, cameras)
-    check_input([twins[0], Plates.from_array(grey, 3, "plates")], rig, cameras)
+        Views.match(twins, cameras)
+    Views.match([twins[0], Plates.from_array(grey, 3, "plates")], cameras)
     # The third camera shares frames with the second alone.
     three = [Plates.from_array(grey, first, "plates") for first in (1, 3, 5)]
-    check_input(three, rig, [cameras[0], cameras[1], cameras[0]])
-    check_input(three[:1], rig, cameras[:1])
+    Views.match(three, [cameras[0], cameras[1], cameras[0]])
+    Views.match(three[:1], cameras[:1])

@@ -15,16 +15,17 @@ from typer.testing import CliRunner
 
 from deepenergy import InputError, Plates, SolverConfig
 from deepenergy.commands.cli import app
+from deepenergy.fit.fit_context import FitContext
 from deepenergy.flow import Flow
 from deepenergy.io.flow.flo import read_flo
 from deepenergy.landmarks import observe as observing
 from deepenergy.landmarks.detector import Candidates
-from deepenergy.landmarks.observe import observe
+from deepenergy.landmarks.observe import ObserveSettings, observe
 from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.pipeline.shot import complete
 from deepenergy.report import write_flow_fields
+from deepenergy.scene.views import Views
 from deepenergy.shot_file import Shot
-from deepenergy.temporal import refine as refinement
 
 
 class Right:
@@ -102,21 +103,24 @@ def test_wrong_temporal_settings_are_refused(wrong: dict) -> None:
         SolverConfig(**wrong)
 
 
-def test_order_sweeps_and_prior_arrive_at_the_refinement(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[float, int, str]] = []
-
-    def sweep(chain, state, prior, flow, free, bounds, sweeps, own):
-        seen.append((float(prior.controls[0]), sweeps, "own" if own else "plates"))
-        return state
-
-    monkeypatch.setattr(refinement, "jacobi", sweep)
+def test_order_sweeps_and_prior_change_the_refinement() -> None:
     rig, track = tiny_rig(), tiny_track(4)
-    config = SolverConfig(refine="self_flow", refine_order="jacobi", refine_sweeps=7, refine_prior=0.5, infill="none")
     near = track.rotation[:1].repeat(4, 0)
     still = type(track)(**{**vars(track), "rotation": near, "sigma": {}, "before": {}})
     plates = Plates.from_array(np.zeros((4, 80, 96, 3), np.float32), first_frame=1001)
-    complete(still, [plates], rig, [tiny_camera()], config, None, lambda _what, _done, _total: None)
-    assert seen == [(refinement.RefineConfig().controls * 0.5, 7, "own")]
+
+    def moved_by(order: str = "jacobi", sweeps: int = 1, prior: float = 0.5) -> np.ndarray:
+        config = SolverConfig(
+            refine="self_flow", refine_order=order, refine_sweeps=sweeps, refine_prior=prior, infill="none"
+        )
+        found = complete(still, FitContext(Views.match(plates, tiny_camera()), rig, config))
+        return np.abs(found.weights - still.weights)
+
+    once = moved_by()
+    assert once.max() > 1e-3
+    assert not np.allclose(moved_by(sweeps=3), once)
+    assert not np.allclose(moved_by(order="gauss_seidel"), once)
+    assert not np.allclose(moved_by(prior=100.0), once)
 
 
 def test_one_euro_filters_boxes_and_landmarks_of_the_plates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,18 +153,15 @@ def test_one_euro_filters_boxes_and_landmarks_of_the_plates(monkeypatch: pytest.
     monkeypatch.setattr(observing, "find_landmarks", landmarks)
     plates = Plates.from_array(np.zeros((count, 80, 96, 3), np.float32))
 
-    def silent(_what: str, _done: int, _total: int) -> None:
-        """No progress report."""
-
     def roughness(values: torch.Tensor) -> float:
         return float(values.diff(n=2, dim=0).square().mean())
 
-    arguments = ([plates], plates.frames, OneFace(), None, silent, 1)
-    plain = observe(*arguments)  # pyright: ignore[reportArgumentType]
+    arguments = (Views.match(plates, tiny_camera()), plates.frames, OneFace(), None)
+    plain = observe(*arguments, ObserveSettings(box_window=1))  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(plain.points[:, 0], noisy)
     before = torch.cat(seen_boxes[3:])
     seen_boxes.clear()
-    filtered = observe(*arguments, frame_rate=24.0)  # pyright: ignore[reportArgumentType]
+    filtered = observe(*arguments, ObserveSettings(box_window=1, frame_rate=24.0))  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(filtered.points[:, 0], one_euro(noisy, 24.0))
     assert roughness(filtered.points[:, 0]) < 0.5 * roughness(noisy)
     assert roughness(torch.cat(seen_boxes[3:])) < 0.5 * roughness(before)

@@ -13,7 +13,7 @@ from refusals import refused
 from tiny_shot import tiny_camera, tiny_rig, tiny_track
 
 from deepenergy import InputError, Plates, Rig
-from deepenergy.fit.stage_result import StageResult, numbered, stage_result
+from deepenergy.fit.stage_result import StageResult, stage_result
 from deepenergy.report import StageRecorder
 from deepenergy.report.overlay import CORRESPONDENCE
 from deepenergy.report.stage_figure import PANEL, stage_figure
@@ -59,9 +59,6 @@ def test_the_residual_is_of_the_sure_landmarks_of_each_view(rig: Rig) -> None:
     assert made.residual_px[0].tolist() == pytest.approx([6.0 * 34 / 51, 0.0])
     assert float(made.residual_px[1, 0]) == pytest.approx(2.0)
     assert torch.isnan(made.residual_px[1, 1]) and torch.isnan(made.render_px[1, 1]).all()
-    told: list[StageResult] = []
-    numbered(told.append, [7, 9])(made)
-    assert told[0].frames == (7, 9)
 
 
 def test_every_stage_has_its_folder(rig: Rig, tmp_path: Path) -> None:

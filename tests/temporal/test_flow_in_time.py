@@ -13,19 +13,20 @@ from deepenergy import Camera, Plates, Rig
 from deepenergy.energy.flow import FlowWeight
 from deepenergy.energy.prior import Deviation
 from deepenergy.energy.surface import SurfacePoints, face_points
-from deepenergy.fit.frames import bounds
-from deepenergy.flow import Flow
+from deepenergy.fit.fit_context import FitContext
+from deepenergy.fit.free_controls import free_in_time, limits_of
+from deepenergy.flow import Flow, FlowNetwork
 from deepenergy.flow.plate_flows import PairFlow, PlateFlows
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.rotation import rotation_angle
 from deepenergy.scene.state import State
 from deepenergy.scene.track import REFINED, Track
+from deepenergy.scene.views import Views
 from deepenergy.temporal.averaging import average_states
 from deepenergy.temporal.chain import Chain
 from deepenergy.temporal.infill import InfillConfig, failed_runs, infill
 from deepenergy.temporal.refine import RefineConfig, refine, segments
-from deepenergy.temporal.solve_chain import solve_joint
-from deepenergy.temporal.states import free_controls, states_of
+from deepenergy.temporal.solve_chain import ChainProblem, solve_joint
 from deepenergy.temporal.sweeps import gauss_seidel, jacobi, plate_targets, self_targets
 
 FRAMES = 12
@@ -56,8 +57,12 @@ def points(rig: Rig) -> SurfacePoints:
 
 @pytest.fixture(scope="module")
 def chain(rig: Rig, truth: State, oracle: OracleFlow, points: SurfacePoints) -> Chain:
-    flows = PlateFlows([plates(FRAMES)], list(range(1001, 1001 + FRAMES)), oracle, SIDE)
+    flows = PlateFlows(Views((plates(FRAMES),), (camera(),)), range(1001, 1001 + FRAMES), oracle, SIDE)
     return Chain(rig, points, [camera()], flows, truth)
+
+
+def context(rig: Rig, flow: FlowNetwork | None, shown: Plates | None = None) -> FitContext:
+    return FitContext(Views.match(shown or plates(FRAMES), camera()), rig, flow=flow)
 
 
 def errors_mm(points: SurfacePoints, state: State, truth: State) -> np.ndarray:
@@ -100,10 +105,14 @@ def two_plates(broken: bool = False) -> Plates:
     return Plates.from_array(images).select("1001,1007") if broken else Plates.from_array(images)
 
 
+def two_views(broken: bool = False) -> Views:
+    return Views((two_plates(broken),), (camera(),))
+
+
 def test_displacement_is_in_plate_pixels_whatever_the_window() -> None:
     window = torch.tensor([10.0, 5.0, 60.0, 55.0])
     network = Shift(8.0, -4.0)
-    flows = PlateFlows([two_plates()], [1001, 1002], network, size=200)
+    flows = PlateFlows(two_views(), [1001, 1002], network, size=200)
     pair = flows.pair(0, 0, window)
     assert pair is not None and pair.unit == pytest.approx(256 / 50)
     moved, trust = pair.displacement(torch.tensor([[30.0, 30.0], [31.7, 22.2]], dtype=F64))
@@ -117,17 +126,17 @@ def test_displacement_is_in_plate_pixels_whatever_the_window() -> None:
 
 def test_trust_falls_where_the_directions_disagree_and_outside() -> None:
     window = torch.tensor([10.0, 5.0, 60.0, 55.0])
-    pair = PlateFlows([two_plates()], [1001, 1002], Shift(8.0, -4.0, back=-0.5), size=200).pair(0, 0, window)
+    pair = PlateFlows(two_views(), [1001, 1002], Shift(8.0, -4.0, back=-0.5), size=200).pair(0, 0, window)
     assert pair is not None
     middle = torch.tensor([[30.0, 30.0]], dtype=F64)
     # They miss each other by (1, -0.5) plate pixels, 5.7 unit pixels.
     assert float(pair.displacement(middle)[1]) < 1e-6
-    pair = PlateFlows([two_plates()], [1001, 1002], Shift(8.0, -4.0), size=200).pair(0, 0, window)
+    pair = PlateFlows(two_views(), [1001, 1002], Shift(8.0, -4.0), size=200).pair(0, 0, window)
     assert pair is not None
     places = torch.tensor([[9.0, 30.0], [30.0, 4.0], [59.5, 30.0], [30.0, 58.0], [torch.nan, 30.0]], dtype=F64)
     assert pair.displacement(places)[1].tolist() == [0.0] * 5
     # Outside of the plate, inside of the window.
-    wide = PlateFlows([two_plates()], [1001, 1002], Shift(0.0, 0.0), size=200)
+    wide = PlateFlows(two_views(), [1001, 1002], Shift(0.0, 0.0), size=200)
     pair = wide.pair(0, 0, torch.tensor([-20.0, -20.0, 80.0, 80.0]))
     assert pair is not None
     assert pair.displacement(torch.tensor([[-5.0, 30.0], [5.0, 30.0]], dtype=F64))[1].tolist() == pytest.approx([0, 1])
@@ -143,9 +152,9 @@ def test_samples_are_bilinear_between_pixel_centres() -> None:
 
 
 def test_no_pair_where_a_plate_cannot_be_read() -> None:
-    flows = PlateFlows([two_plates(broken=True)], [1001, 1007], Shift(1.0, 0.0), size=64)
+    flows = PlateFlows(two_views(broken=True), [1001, 1007], Shift(1.0, 0.0), size=64)
     assert flows.pair(0, 0, torch.tensor([0.0, 0, 50, 50])) is None
-    missing = PlateFlows([two_plates()], [1001, 1003], Shift(1.0, 0.0), size=64)
+    missing = PlateFlows(two_views(), [1001, 1003], Shift(1.0, 0.0), size=64)
     assert missing.pair(0, 0, torch.tensor([0.0, 0, 50, 50])) is None
 
 
@@ -184,13 +193,14 @@ def test_sweeps_and_joint_agree_and_find_the_truth(chain: Chain, rig: Rig, truth
     start = State(*(torch.where(_mask(held, a), a, b) for a, b in zip(
         vars(truth).values(), vars(rough).values(), strict=True)))  # fmt: skip
     free = torch.zeros(FRAMES, 12 + truth.weights.shape[1], dtype=torch.bool)
-    free[4:7] = free_controls(rig)
+    free[4:7] = free_in_time(rig)
     prior = Deviation.about(start, rig, controls=0.1)
-    flow, limits = FlowWeight(200.0), bounds(rig)
+    flow, limits = FlowWeight(200.0), limits_of(rig)
     before = errors_mm(chain.points, start, truth)[4:7]
-    joint = solve_joint(chain, start, prior, flow, free, limits, 10)
-    swept = gauss_seidel(chain, start, prior, flow, free, limits, 12)
-    parallel = jacobi(chain, start, prior, flow, free, limits, 12)
+    problem = ChainProblem(chain, prior, flow, free, limits)
+    joint = solve_joint(problem, start, 10)
+    swept = gauss_seidel(problem, start, 12)
+    parallel = jacobi(problem, start, 12)
     for found in (joint, swept, parallel):
         after = errors_mm(chain.points, found, truth)
         assert (after[4:7] < 0.35 * before).all(), (before, after)
@@ -207,11 +217,12 @@ def _mask(rows: list[int], like: torch.Tensor) -> torch.Tensor:
 
 def test_gauss_seidel_stops_when_nothing_moves(chain: Chain, rig: Rig, truth: State) -> None:
     free = torch.zeros(FRAMES, 12 + truth.weights.shape[1], dtype=torch.bool)
-    free[5] = free_controls(rig)
+    free[5] = free_in_time(rig)
     prior = Deviation.about(truth, rig, controls=0.1)
-    limits = bounds(rig)
-    settled = gauss_seidel(chain, truth, prior, FlowWeight(200.0), free, limits, 20, tolerance=0.01)
-    longer = gauss_seidel(chain, settled, prior, FlowWeight(200.0), free, limits, 2)
+    limits = limits_of(rig)
+    problem = ChainProblem(chain, prior, FlowWeight(200.0), free, limits)
+    settled = gauss_seidel(problem, truth, 20, tolerance=0.01)
+    longer = gauss_seidel(problem, settled, 2)
     moved = (chain.points.pixels(longer, camera()) - chain.points.pixels(settled, camera())).norm(dim=-1)
     assert float(moved.max()) < 0.05
 
@@ -227,9 +238,9 @@ def test_runs_of_failed_frames() -> None:
 
 def test_infill_recovers_what_was_taken_out(rig: Rig, truth: State, oracle: OracleFlow, points) -> None:
     holed = track_of(rig, truth, (4, 5, 6, 7))
-    track = infill(holed, [plates(FRAMES)], rig, [camera()], oracle, InfillConfig(size=SIDE, points=POINTS))
-    plain = infill(holed, [plates(FRAMES)], rig, [camera()], None, InfillConfig("interpolation"))
-    flowed, lerped = (errors_mm(points, states_of(t), truth)[4:8] for t in (track, plain))
+    track = infill(holed, context(rig, oracle), InfillConfig(size=SIDE, points=POINTS))
+    plain = infill(holed, context(rig, None), InfillConfig("interpolation"))
+    flowed, lerped = (errors_mm(points, t.states(), truth)[4:8] for t in (track, plain))
     assert lerped.mean() > 2.5
     assert flowed.mean() < 0.5 and (flowed < 0.2 * lerped).all()
     assert track.status.tolist() == ["solved"] * 4 + ["infilled"] * 4 + ["solved"] * 4
@@ -245,10 +256,10 @@ def test_infill_recovers_what_was_taken_out(rig: Rig, truth: State, oracle: Orac
 
 def test_infill_at_the_ends_of_the_shot(rig: Rig, truth: State, oracle: OracleFlow, points) -> None:
     holed = track_of(rig, truth, (0, 1, 10, 11))
-    track = infill(holed, [plates(FRAMES)], rig, [camera()], oracle, InfillConfig(size=SIDE, points=POINTS))
-    plain = infill(holed, [plates(FRAMES)], rig, [camera()], None, InfillConfig("interpolation"))
+    track = infill(holed, context(rig, oracle), InfillConfig(size=SIDE, points=POINTS))
+    plain = infill(holed, context(rig, None), InfillConfig("interpolation"))
     rows = [0, 1, 10, 11]
-    flowed, held = (errors_mm(points, states_of(t), truth)[rows] for t in (track, plain))
+    flowed, held = (errors_mm(points, t.states(), truth)[rows] for t in (track, plain))
     assert (flowed < 0.35 * held).all(), (flowed, held)
     assert track.provenance[0] == "infilled by optical flow from 1003"
     assert track.provenance[11] == "infilled by optical flow from 1010"
@@ -276,17 +287,17 @@ def test_infill_uses_every_camera(rig: Rig, truth: State, points) -> None:
     both = [first, Plates.from_array(other.numpy(), name="right")]
     holed = track_of(rig, truth, (4, 5, 6, 7))
     config = InfillConfig(size=SIDE, points=POINTS)
-    stereo = infill(holed, both, rig, views, ByCamera(), config)
-    mono = infill(holed, both[:1], rig, views[:1], networks[0], config)
-    errors = [errors_mm(points, states_of(t), truth)[4:8].mean() for t in (stereo, mono)]
+    stereo = infill(holed, FitContext(Views.match(both, views), rig, flow=ByCamera()), config)
+    mono = infill(holed, FitContext(Views.match(both[0], views[0]), rig, flow=networks[0]), config)
+    errors = [errors_mm(points, t.states(), truth)[4:8].mean() for t in (stereo, mono)]
     assert errors[0] < 0.9 * errors[1] and errors[0] < 0.3
 
 
 def test_infill_without_readable_plates_interpolates(rig: Rig, truth: State, oracle: OracleFlow) -> None:
     holed = track_of(rig, truth, (5,))
     lost = plates(FRAMES).select("1001-1005,1007-1012")
-    track = infill(holed, [lost], rig, [camera()], oracle, InfillConfig(size=SIDE, points=POINTS))
-    plain = infill(holed, [lost], rig, [camera()], None, InfillConfig("interpolation"))
+    track = infill(holed, context(rig, oracle, lost), InfillConfig(size=SIDE, points=POINTS))
+    plain = infill(holed, context(rig, None, lost), InfillConfig("interpolation"))
     assert track.provenance[5] == "infilled by interpolation from 1005 and 1007"
     np.testing.assert_allclose(track.translation[5], plain.translation[5], atol=1e-9)
     np.testing.assert_allclose(track.rotation[5], plain.rotation[5], atol=1e-9)
@@ -295,12 +306,10 @@ def test_infill_without_readable_plates_interpolates(rig: Rig, truth: State, ora
 def test_infill_of_nothing_and_from_nothing(rig: Rig, truth: State, oracle: OracleFlow) -> None:
     whole, empty = track_of(rig, truth), track_of(rig, truth, tuple(range(FRAMES)))
     for track in (whole, empty):
-        assert infill(track, [plates(FRAMES)], rig, [camera()], oracle) is track
+        assert infill(track, context(rig, oracle)) is track
     holed = track_of(rig, truth, (5,))
     with pytest.raises(InputError, match="flow network"):
-        infill(holed, [plates(FRAMES)], rig, [camera()], None)
-    with pytest.raises(InputError, match="1 for 0 plates"):
-        infill(holed, [], rig, [camera()], oracle)
+        infill(holed, context(rig, None))
 
 
 @pytest.mark.parametrize(
@@ -318,10 +327,10 @@ def test_infill_refuses_wrong_settings(wrong: dict) -> None:
 def test_every_method_takes_out_noise(method: str, rig: Rig, truth: State, oracle: OracleFlow, points) -> None:
     rough = track_of(rig, shaken(truth, rig))
     config = RefineConfig(method, size=SIDE, points=POINTS, image=0.1, rotation=0.01, translation=0.01)
-    track = refine(rough, [plates(FRAMES)], rig, [camera()], oracle, config)
-    before, after, exact = (roughness(states_of(t)) for t in (rough, track, track_of(rig, truth)))
+    track = refine(rough, context(rig, oracle), config)
+    before, after, exact = (roughness(t.states()) for t in (rough, track, track_of(rig, truth)))
     assert after - exact < 0.6 * (before - exact)
-    errors = [errors_mm(points, states_of(t), truth).mean() for t in (rough, track)]
+    errors = [errors_mm(points, t.states(), truth).mean() for t in (rough, track)]
     assert errors[1] < errors[0]
     assert track.provenance[3] == f"refined by {method}"
     assert set(track.before) == set(REFINED)
@@ -336,16 +345,16 @@ def test_sweeps_tend_to_the_joint_solve(order: str, rig: Rig, truth: State, orac
     config = RefineConfig("plate_flow", size=SIDE, points=POINTS, sweeps=1)
     results = []
     for settings in (config, replace(config, sweeps=12)):
-        found = refine(rough, [plates(FRAMES)], rig, [camera()], oracle, replace(settings, order=order))
-        results.append(states_of(found))
-    joint = states_of(refine(rough, [plates(FRAMES)], rig, [camera()], oracle, config))
+        found = refine(rough, context(rig, oracle), replace(settings, order=order))
+        results.append(found.states())
+    joint = refine(rough, context(rig, oracle), config).states()
     away = [float((points.world(s) - points.world(joint)).norm(dim=-1).mean()) for s in results]
     assert away[1] < 0.6 * away[0] and away[1] < 1e-3
 
 
 def test_refinement_stops_at_failed_frames_and_gaps(rig: Rig, truth: State) -> None:
     rough = track_of(rig, shaken(truth, rig), failed=(3,))
-    track = refine(rough, [plates(FRAMES)], rig, [camera()], None, RefineConfig("averaging"))
+    track = refine(rough, context(rig, None), RefineConfig("averaging"))
     for row in (2, 4):
         np.testing.assert_allclose(track.translation[row], rough.translation[row], atol=1e-12)
     assert np.isnan(track.translation[3]).all() and track.provenance[3] == ""
@@ -358,8 +367,8 @@ def test_refinement_stops_at_failed_frames_and_gaps(rig: Rig, truth: State) -> N
 
 def test_a_second_refinement_keeps_the_first_values(rig: Rig, truth: State, tmp_path) -> None:
     rough = track_of(rig, shaken(truth, rig))
-    once = refine(rough, [plates(FRAMES)], rig, [camera()], None, RefineConfig("averaging"))
-    twice = refine(once, [plates(FRAMES)], rig, [camera()], None, RefineConfig("spline", smoothing=1.0))
+    once = refine(rough, context(rig, None), RefineConfig("averaging"))
+    twice = refine(once, context(rig, None), RefineConfig("spline", smoothing=1.0))
     assert np.array_equal(twice.before["weights"], rough.weights)
     assert twice.provenance[0] == "refined by averaging; refined by spline"
     twice.save(tmp_path / "t.npz")
@@ -381,7 +390,7 @@ def test_a_track_of_before_there_was_provenance_is_read(rig: Rig, truth: State, 
 def test_long_shots_are_refined_in_blocks_without_seams(rig: Rig) -> None:
     state = shaken(performance(rig, 130), rig)
     rough = track_of(rig, state)
-    track = refine(rough, [plates(FRAMES)], rig, [camera()], None, RefineConfig("averaging", averaging_sweeps=3))
+    track = refine(rough, context(rig, None), RefineConfig("averaging", averaging_sweeps=3))
     whole = average_states(state, range(130), sweeps=3)
     np.testing.assert_allclose(track.rotation, whole.rotation.numpy(), atol=1e-12)
 
@@ -396,7 +405,7 @@ def test_refine_refuses_wrong_settings(wrong: dict) -> None:
 
 def test_refine_with_plates_needs_a_network(rig: Rig, truth: State) -> None:
     with pytest.raises(InputError, match="refine flow network"):
-        refine(track_of(rig, truth), [plates(FRAMES)], rig, [camera()], None, RefineConfig("hybrid"))
+        refine(track_of(rig, truth), context(rig, None), RefineConfig("hybrid"))
 
 
 def test_the_oracle_s_views_are_of_the_plates_size() -> None:

@@ -11,15 +11,17 @@ from oracle_flow import camera, performance, track_of
 
 from deepenergy import Plates, Rig, SolverConfig
 from deepenergy.energy.surface import face_points
+from deepenergy.fit.fit_context import FitContext
+from deepenergy.fit.render_landmarks import RenderReader
 from deepenergy.landmarks import network_from_name
 from deepenergy.landmarks.observe import Observations
 from deepenergy.render import Renderer
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.state import State
+from deepenergy.scene.views import Views
 from deepenergy.settings.schedule import DEFAULT_STAGES
 from deepenergy.temporal.occluders import Appearance, compare, local_correlation
 from deepenergy.temporal.reestimate import ReestimateConfig, expression_stages, reestimate_expression
-from deepenergy.temporal.states import states_of
 
 
 def colours(count: int = 200, seed: int = 0) -> torch.Tensor:
@@ -79,9 +81,10 @@ def test_an_occluder_before_the_face_is_found_in_plates() -> None:
     covered, dark = images[1].clone(), 0.3 * images[2]
     covered[:, :, : covered.shape[2] // 2] = 0.5
     plates = Plates.from_array(np.stack([i.numpy() for i in (images[0], covered, dark, images[3])]))
+    views = Views.match(plates, camera())
     points = face_points(rig, 200)
     known = torch.tensor([True, False, False, True])
-    look = Appearance([plates], [camera()], plates.frames, points, state, known)
+    look = Appearance(views, plates.frames, points, state, known)
     seen = torch.ones(len(points), dtype=torch.bool)
     trust = [look.trust(row, 0, points.pixels(state[[row]], camera())[0], seen) for row in range(4)]
     assert torch.equal(trust[0], torch.ones(len(points), dtype=torch.float64))
@@ -89,7 +92,7 @@ def test_an_occluder_before_the_face_is_found_in_plates() -> None:
     right = points.pixels(state[[1]], camera())[0, :, 0] > covered.shape[2] / 2 + 25
     assert float(trust[1][left].mean()) < 0.15 < 0.4 < float(trust[1][right].mean())
     assert float(trust[2].mean()) > 0.6
-    missing = Appearance([plates], [camera()], [1001, 1007, 1003, 1004], points, state, known)
+    missing = Appearance(views, [1001, 1007, 1003, 1004], points, state, known)
     assert float(missing.trust(1, 0, points.pixels(state[[1]], camera())[0], seen).min()) == 1.0
 
 
@@ -109,17 +112,17 @@ def test_reestimation_holds_the_pose_and_finds_the_expression() -> None:
     renderer = Renderer(rig, supersample=1)
     centre = view.project(truth.translation[:, None]).mean(1)
     crops = torch.cat([centre - 85, centre + 85], 1)[:, None]
-    from deepenergy.fit.frames import render_landmarks
-
-    points = render_landmarks(renderer, network, truth, [view], crops)
+    points = RenderReader(renderer, network, (view,), crops).landmarks(truth)
     spread = torch.eye(2, dtype=torch.float64).expand(2, 1, 68, 2, 2)
     observed = Observations(points, torch.ones(2, 1, 68, dtype=torch.float64), crops, spread)
-    dull = truth.with_weights(0.3 * truth.weights)
+    dull = replace(truth, weights=0.3 * truth.weights)
     track = track_of(rig, dull)
     config = SolverConfig(supersample=1, l2=1.0)
     whole = next(stage for stage in DEFAULT_STAGES if stage.name == "whole face")
     config = replace(config, stages=(replace(whole, renders=1),))
-    found = reestimate_expression(track, observed, rig, [view], renderer, network, config)
+    shown = Plates.from_array(torch.stack(rendered(rig, truth)))
+    context = FitContext(Views.match(shown, view), rig, config, network=network, renderer=renderer)
+    found = reestimate_expression(track, observed, context)
     np.testing.assert_allclose(found.rotation, track.rotation, atol=1e-12)
     np.testing.assert_allclose(found.translation, track.translation, atol=1e-12)
     assert found.provenance.tolist() == ["expression re-estimated"] * 2
@@ -129,9 +132,9 @@ def test_reestimation_holds_the_pose_and_finds_the_expression() -> None:
         places = [view.project(marks.landmarks(marks.vertices(s))) for s in (state, truth)]
         return float((places[0] - places[1]).norm(dim=-1).mean())
 
-    assert off(states_of(found)) < 0.7 * off(dull)
+    assert off(found.states()) < 0.7 * off(dull)
     with pytest.raises(InputError, match="2 frames"):
-        reestimate_expression(track_of(rig, performance(rig, 3)), observed, rig, [view], renderer, network, config)
+        reestimate_expression(track_of(rig, performance(rig, 3)), observed, context)
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": -1}, {"tolerance": 0.0}])

@@ -283,6 +283,7 @@ def test_threads_share_one_video(tmp_path: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_the_captured_clips(test_data: Path) -> None:
     for name, count, size in (("d18", 216, (480, 480)), ("d3", 354, (512, 512)), ("s32", 180, (1280, 720))):
         path = test_data / "clips" / f"{name}.mp4"
