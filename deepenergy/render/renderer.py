@@ -60,8 +60,8 @@ class Renderer:
         background: `[3]` sRGB colour behind the head.
         supersample: samples per pixel side, box-filtered in linear light.
         backend: see `rasterize`.
-        antialias: blend samples at outlines by what of them is covered (antialias.py), so that the image is continuous
-            in the vertices and its boundaries have gradients.
+        antialias: blend samples at outlines by what of them is covered (reference/outlines.py), so that the image is
+            continuous in the vertices and its boundaries have gradients.
         cull_backfaces: leave out triangles that are seen from behind.
         albedo: `[V, 3]` scene-linear vertex albedo in place of the rig's own and of its texture.
     """

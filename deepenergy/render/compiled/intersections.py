@@ -1,6 +1,6 @@
 """Where neighbouring samples of one image show different things, compiled for the CPU: piercings and rims.
 
-What piercings.py and cliffs.py find, in one pass over the samples.
+What reference/intersections.py and reference/depth_steps.py find, in one pass over the samples.
 """
 
 from __future__ import annotations

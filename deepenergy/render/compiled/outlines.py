@@ -1,4 +1,4 @@
-"""The blend at outlines on the CPU, compiled: what `outlines` and `blend_of` of antialias.py find.
+"""The blend at outlines on the CPU, compiled: what `outlines` and `blend_of` of reference/outlines.py find.
 
 Which samples are mixed is decided without a gradient. The shares of those are functions of a few vertices each, whose
 derivatives are written down with them; that makes both modes one sparse product.

@@ -1,4 +1,4 @@
-"""The contours of one image, compiled for the CPU: what contours.py finds."""
+"""The contours of one image, compiled for the CPU: what reference/silhouettes.py finds."""
 
 from __future__ import annotations
 

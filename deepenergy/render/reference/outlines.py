@@ -9,7 +9,7 @@ exact area under the line. Blending along rows and columns is that of Laine et a
 Primitives for High-Performance Differentiable Rendering; finding the outlines by edges instead of by the triangles at
 the samples is not, since triangles of a face are as small as samples.
 
-On any device; blend_numba.py does the same for the CPU.
+On any device; compiled/outlines.py does the same for the CPU.
 """
 
 from __future__ import annotations
