@@ -25,10 +25,11 @@ def test_ground_truth_shot_by_one_camera(test_data: Path) -> None:
     track = Solver().fit_sequence(plates, rig, camera)
     found = evaluate(track, GroundTruth.load(shot / "ground_truth.npz"), rig, [camera])
     assert int((track.status == "solved").sum()) >= 94
-    assert float(np.nanmedian(found.rotation_deg)) <= 1.5
-    assert float(np.nanmedian(found.inplane_mm)) <= 4
-    assert float(np.nanmedian(found.depth_mm)) <= 20
-    assert float(np.nanmedian(found.landmark_px)) <= 2.5
+    # A quarter above what was measured: 0.40 degrees, 0.66 mm, 2.20 mm, 0.81 pixels.
+    assert float(np.nanmedian(found.rotation_deg)) <= 0.50
+    assert float(np.nanmedian(found.inplane_mm)) <= 0.83
+    assert float(np.nanmedian(found.depth_mm)) <= 2.75
+    assert float(np.nanmedian(found.landmark_px)) <= 1.01
 
 
 def test_a_real_performance_with_the_rig_of_anybody(test_data: Path, facekit_folder: Path) -> None:
@@ -45,13 +46,15 @@ def test_a_real_performance_with_the_rig_of_anybody(test_data: Path, facekit_fol
     seen = track.landmarks_px["main"]
     plate_gap = np.linalg.norm(seen[:, 62] - seen[:, 66], axis=1)
     assert plate_gap.max() > 60
-    assert np.corrcoef(rig_gap, plate_gap)[0, 1] > 0.97
-    assert np.abs(rig_gap - plate_gap).max() < 0.25 * plate_gap.max()
+    # Measured: 0.989, and 0.239 of the widest.
+    assert np.corrcoef(rig_gap, plate_gap)[0, 1] > 0.986
+    assert np.abs(rig_gap - plate_gap).max() < 0.3 * plate_gap.max()
 
 
 def test_the_landmark_network_on_people_it_has_not_seen(test_data: Path) -> None:
     network = Compact()
-    assert nme_clips(network, "compact", test_data / "clips", test_data / "labels").value <= 0.05
+    # Measured: 1.60 % on clips, 1.68 % and 3.05 % on renders.
+    assert nme_clips(network, "compact", test_data / "clips", test_data / "labels").value <= 0.02
     renders = nme_renders(network, "compact", ict_actor(test_data / "ict-facekit.tar.xz"))
-    assert renders.value <= 0.04
-    assert renders.context["mean"] <= 0.04
+    assert renders.value <= 0.021
+    assert renders.context["mean"] <= 0.038

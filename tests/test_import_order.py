@@ -120,6 +120,13 @@ def test_imports_flow_one_way() -> None:
     assert find_violations(read_sources(PACKAGE)) == []
 
 
+def test_the_rooms_are_in_floors() -> None:
+    """What may be imported is below: no two rooms may import each other, by whatever way round."""
+    assert find_cycles(MAY_IMPORT) == []
+    existing = {room(module) for module in read_sources(PACKAGE)}
+    assert set(MAY_IMPORT) == existing, "a room for every folder, and no room without one"
+
+
 @pytest.mark.parametrize(
     ("module", "line", "told"),
     [

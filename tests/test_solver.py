@@ -67,12 +67,13 @@ def test_the_built_in_head_comes_back(rig: Rig, solver: Solver) -> None:
     stages: list[str] = []
     track = solver.fit_sequence(film(rig, truth, camera), rig, camera, progress=lambda name, *_: stages.append(name))
     assert track.status.tolist() == ["solved"] * 3
-    assert float(rotation_angle(torch.from_numpy(track.rotation), truth.rotation).max()) < np.radians(3)
+    # A quarter above what was measured: 0.26 degrees, 0.36 mm, 1.2 mm, 0.020 radians.
+    assert float(rotation_angle(torch.from_numpy(track.rotation), truth.rotation).max()) < np.radians(0.33)
     across = (torch.from_numpy(track.translation) - truth.translation) @ camera.world_to_camera[:3, :3].T
-    assert float(across[:, :2].norm(dim=1).max()) < 0.006
-    assert float(across[:, 2].abs().max()) < 0.04
-    assert np.abs(track.jaw[:, 0] - truth.jaw[:, 0].numpy()).max() < 0.12
-    assert track.confidence.min() > 0.4
+    assert float(across[:, :2].norm(dim=1).max()) < 0.00046
+    assert float(across[:, 2].abs().max()) < 0.0015
+    assert np.abs(track.jaw[:, 0] - truth.jaw[:, 0].numpy()).max() < 0.025
+    assert track.confidence.min() > 0.66
     assert any("faces" in s for s in stages) and any("whole face" in s for s in stages)
 
 
@@ -80,7 +81,8 @@ def test_two_cameras_give_the_depth(rig: Rig, solver: Solver) -> None:
     truth = posed(rig, YAWS[:2])
     cameras = [camera_on(rig, -0.25, "left"), camera_on(rig, 0.25, "right")]
     track = solver.fit_sequence([film(rig, truth, c) for c in cameras], rig, cameras)
-    assert np.linalg.norm(track.translation - truth.translation.numpy(), axis=1).max() < 0.008
+    # 0.2 mm were measured; what rounding alone does is a tenth of a millimetre.
+    assert np.linalg.norm(track.translation - truth.translation.numpy(), axis=1).max() < 0.0003
     assert set(track.landmarks_px) == {"left", "right"}
 
 
@@ -94,7 +96,7 @@ def test_a_turned_and_shifted_world_gives_the_same_face(rig: Rig, solver: Solver
     # The default light is in world axes; without the light, the world must not matter.
     first, second = solver.fit_sequence(plates, rig, camera), solver.fit_sequence(plates, rig, moved)
     back = turn[:3, :3].T @ torch.from_numpy(first.rotation[0])
-    assert float(rotation_angle(back, torch.from_numpy(second.rotation[0]))) < np.radians(1.5)
+    assert float(rotation_angle(back, torch.from_numpy(second.rotation[0]))) < np.radians(0.05)
 
 
 def test_the_same_twice(rig: Rig, solver: Solver) -> None:

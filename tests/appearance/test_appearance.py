@@ -387,8 +387,9 @@ def test_renders_of_the_ground_truth_shot_look_like_its_plates(test_data: Path) 
     from benchmarks.truth import TruthShot
 
     found = {metric.name: metric.value for metric in measure(TruthShot.load(test_data / "shots" / "ict_stereo"))}
-    assert found["appearance.psnr_anchor"] >= 30 and found["appearance.one_frame.psnr_anchor"] >= 30
-    assert found["appearance.psnr_others"] >= 26
+    # Measured: 32.2, 35.3 and 27.3 dB; two decibels are a quarter more error.
+    assert found["appearance.psnr_anchor"] >= 30.2 and found["appearance.one_frame.psnr_anchor"] >= 33.3
+    assert found["appearance.psnr_others"] >= 25.3
 
 
 def test_the_linear_plate_is_what_is_fitted() -> None:
