@@ -50,7 +50,9 @@ def run_demo(output: Path, frames: int = 48, progress: Progress = silent) -> Eva
     from deepenergy.evaluation.evaluate import evaluate, format_table
     from deepenergy.evaluation.ground_truth import GroundTruth
     from deepenergy.report import write_report
+    from deepenergy.runtime.progress import silent
     from deepenergy.scene.rig import Rig
+    from deepenergy.scene.views import Views
     from deepenergy.solver import Solver
 
     if frames < 3:
@@ -68,5 +70,7 @@ def run_demo(output: Path, frames: int = 48, progress: Progress = silent) -> Eva
     track = Solver(shot.solver_config()).fit_sequence(plates, rig, cameras, progress=progress)
     evaluation = evaluate(track, GroundTruth.from_track(truth_track), rig, cameras)
     (output / "evaluation.txt").write_text(format_table(evaluation), encoding="utf-8")
-    write_report(output, track, rig, plates, cameras, progress=progress)
+    for ending in ("npz", "csv"):
+        track.save(output / f"track.{ending}")
+    write_report(output, track, rig, Views.match(plates, cameras), progress or silent)
     return evaluation

@@ -32,6 +32,7 @@ def solve(
     from deepenergy.report.terminal import summary, unread_frames
     from deepenergy.scene.rig import Rig
     from deepenergy.scene.track import Track
+    from deepenergy.scene.views import Views
     from deepenergy.settings.schedule_toml import read_stages
     from deepenergy.shot_file import Shot
     from deepenergy.solver import Solver
@@ -59,12 +60,14 @@ def solve(
             # Parts that were solved without a recorder have no stages to go on from.
             kept = folder / "resume_stages"
             go_on = kept.is_dir() or solved is not None
-            recorder = StageRecorder(folder / "stages", plates, rig, cameras, go_on=go_on)
+            recorder = StageRecorder(folder / "stages", Views.match(plates, cameras), rig, go_on=go_on)
         if solved is not None and only_frames is not None:
             track = solver.refit_frames(solved, only_frames, plates, rig, cameras, progress, recorder)
         else:
             track = solver.fit_sequence(plates, rig, cameras, progress=progress, resume=kept, on_stage=recorder)
-        write_report(folder, track, rig, plates, cameras, progress=progress)
+        for ending in ("npz", "csv"):
+            track.save(folder / f"track.{ending}")
+        write_report(folder, track, rig, Views.match(plates, cameras), progress)
     typer.echo(summary(track))
     typer.echo(f"written to {folder}")
     if not track.usable.any():

@@ -21,12 +21,13 @@ from deepenergy.pipeline.parts import fit_as_arrays, fit_of, observations_as_arr
 from deepenergy.render import Renderer
 from deepenergy.scene.rig_check import check_face
 from deepenergy.scene.rig_paint import with_default_albedo
+from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
 from deepenergy.settings.config import SolverConfig
 from deepenergy.settings.schedule import check_groups, check_moved
 from deepenergy.temporal.infill import infill
 from deepenergy.temporal.reestimate import ReestimateConfig, reestimate
-from deepenergy.temporal.reference_frame import ReferenceFrame, steady_frame
+from deepenergy.temporal.reference_frame import ReferenceFrame, solving_frame
 from deepenergy.temporal.refine import refine
 
 _FRAMES_AT_ONCE = 96
@@ -101,15 +102,14 @@ def complete(track: Track, context: FitContext) -> Track:
 
 def _axes(context: FitContext, observed: Observations) -> ReferenceFrame:
     """The axes that the shot is solved in: where cameras move, by the head poses that the landmarks alone give."""
-    frames = context.views.frames
+    views, frames = context.views, context.views.frames
     seen = torch.isfinite(observed.points).all((-1, -2))
-    known = seen.any(1)
-    if not bool(known.any()) or all(camera.frames is None for camera in context.views.cameras):
-        return ReferenceFrame(frames)
-    small, targets = context.rig.landmark_rig(), torch.nan_to_num(observed.points)
-    weight = confidence_weight(observed.confidence) * seen[..., None]
-    start = start_from_landmarks(small, targets, weight, context.views.cameras_at(frames))
-    return steady_frame(context.views, frames, start, known)
+    state, known = State.identity(len(frames), len(context.rig.weight_names)), seen.any(1)
+    if bool(known.any()) and any(camera.frames is not None for camera in views.cameras):
+        small, targets = context.rig.landmark_rig(), torch.nan_to_num(observed.points)
+        weight = confidence_weight(observed.confidence) * seen[..., None]
+        state = start_from_landmarks(small, targets, weight, views.cameras_at(frames))
+    return solving_frame(views, frames, state, known)
 
 
 def _in_world(context: FitContext, axes: ReferenceFrame) -> OnStage | None:

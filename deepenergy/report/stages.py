@@ -28,9 +28,9 @@ from deepenergy.report.overlay import (
 from deepenergy.runtime.atomic import atomic_path
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
-from deepenergy.scene.plates import PlateError, Plates
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.track import Track
+from deepenergy.scene.views import Views
 
 # Frames that get overlays unless told: enough to see a shot, few beside the time of its solve.
 _DRAWN = 8
@@ -47,33 +47,33 @@ class StageRecorder:
 
     Args:
         folder: made where it does not exist.
-        plates, rig, cameras: the shot.
+        views: cameras and their plates.
+        rig: the rig that is solved.
         frames: numbers of the frames to draw; up to eight spread over the shot when None.
         go_on: whether stages that are in the folder already belong to the same solve; they are removed otherwise.
 
     Raises:
-        InputError: not as many plates as cameras, two cameras of one name, or a frame that no plates have.
+        InputError: two cameras of one name, or a frame that no plates have.
     """
 
     def __init__(
         self,
         folder: Path,
-        plates: Sequence[Plates],
+        views: Views,
         rig: Rig,
-        cameras: Sequence[Camera],
         frames: Sequence[int] | None = None,
         go_on: bool = False,
     ) -> None:
-        names = [camera.name for camera in cameras]
-        if len(plates) != len(names) or len(set(names)) != len(names):
-            found = f"{len(plates)} plates and the cameras {', '.join(names)}"
-            raise InputError("stages", found, "plates and cameras of different names, in pairs", "correct the lists")
-        known = sorted({number for plate in plates for number in plate.frames})
+        names = [camera.name for camera in views.cameras]
+        if len(set(names)) != len(names):
+            found = f"the names {', '.join(names)}"
+            raise InputError("stages cameras", found, "cameras of different names", "rename them")
+        known = views.frames
         odd = sorted(set(frames or ()) - set(known))
         if odd:
             expected = f"frames within {known[0]}-{known[-1]}"
             raise InputError("stages frames", str(odd[0]), expected, "draw frames that the plates have")
-        self.folder, self.plates, self.rig, self.cameras = folder, tuple(plates), rig, tuple(cameras)
+        self.folder, self.views, self.rig = folder, views, rig
         self.frames = {known[row] for row in evenly_spaced(len(known), _DRAWN)} if frames is None else set(frames)
         if not go_on and folder.is_dir():
             for old in folder.glob("[0-9][0-9]_*"):
@@ -89,19 +89,17 @@ class StageRecorder:
         path = folder / "state.npz"
         arrays = _merged(_arrays(result), path)
         arrays["weight_names"] = np.array(self.rig.weight_names, dtype=np.str_)
-        arrays["cameras"] = np.array([camera.name for camera in self.cameras], dtype=np.str_)
+        arrays["cameras"] = np.array([camera.name for camera in self.views.cameras], dtype=np.str_)
         with atomic_path(path, "stages") as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        for view, (plates, camera) in enumerate(zip(self.plates, self.cameras, strict=True)):
+        for view, camera in enumerate(self.views.cameras):
             overlay = stage_overlay(result, self.rig, camera, view)
             for row, frame in enumerate(result.frames):
-                if frame not in self.frames or frame not in plates.frames:
+                # The track's reasons tell of a plate that cannot be read; there is nothing to draw on.
+                image = self.views.image(view, frame) if frame in self.frames else None
+                if image is None:
                     continue
-                try:
-                    plate = to_image(plates.read(plates.frames.index(frame)).cpu().numpy())
-                except PlateError:
-                    # The track's reasons tell of a plate that cannot be read; there is nothing to draw on.
-                    continue
+                plate = to_image(image.cpu().numpy())
                 picture = draw_stage(overlay, row, plate)
                 write_title(picture, stage_title(result), f"{frame}   {residual_text(result, row, view)}", camera.name)
                 with atomic_path(folder / f"overlay_{frame}_{camera.name}.jpg", "stages") as temporary:

@@ -2,88 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
 from deepenergy.report.contact_sheet import Tile, contact_sheet, draw_tile, evenly_spaced, face_windows
 from deepenergy.report.overlay import Overlay, dark_card, to_image, write_overlay_video
 from deepenergy.report.page import render_page
 from deepenergy.runtime.atomic import atomic_path
 from deepenergy.runtime.errors import InputError
-from deepenergy.scene.camera import Camera
+from deepenergy.runtime.progress import Progress, silent
+from deepenergy.scene.plates import PlateError
 from deepenergy.scene.rig import Rig
 from deepenergy.scene.track import Track
-
-# What is done, how many frames of it, and of how many.
-Progress = Callable[[str, int, int], None]
+from deepenergy.scene.views import Views
 
 
-class PlateSource(Protocol):
-    """Plates, as the report needs them (`deepenergy.scene.plates.Plates` is one)."""
+@dataclass(frozen=True)
+class ReportSettings:
+    """How a report is drawn.
 
-    frames: tuple[int, ...]
+    Attributes:
+        fps: frames a second of the overlay videos.
+        sheet_frames: pictures in a contact sheet.
+    """
 
-    def read(self, index: int, /) -> Float[Tensor, "3 h w"]:
-        """The plate of `frames[index]`, display-referred sRGB in [0, 1]; `InputError` where it cannot be read."""
-        ...
+    fps: float = 24.0
+    sheet_frames: int = 12
 
 
 def write_report(
     folder: str | Path,
     track: Track,
     rig: Rig,
-    plates: PlateSource | Sequence[PlateSource],
-    cameras: Camera | Sequence[Camera],
-    progress: Progress | None = None,
-    fps: float = 24.0,
-    sheet_frames: int = 12,
+    views: Views,
+    progress: Progress = silent,
+    settings: ReportSettings | None = None,
 ) -> list[Path]:
-    """Write `track.npz`, `track.csv`, `report.html`, per camera `overlay.<camera>.mp4`, `contact_sheet.<camera>.png`.
+    """Write `report.html`, and per camera `overlay.<camera>.mp4` and `contact_sheet.<camera>.png`.
 
-    A plate that cannot be read becomes a dark card with the reason; it stops nothing. Every file is written whole or
-    not at all.
+    The report reads the track; who solved it saves it. A plate that cannot be read becomes a dark card with the reason;
+    it stops nothing. Every file is written whole or not at all.
 
     Args:
         folder: made where it does not exist.
-        track, rig: the solved shot and the rig that was solved.
-        plates, cameras: one, or as many plates as cameras in the same order.
-        progress: called after each frame.
-        fps: of the overlay videos.
-        sheet_frames: pictures in the contact sheet.
+        track: the solved shot.
+        rig: the rig that was solved.
+        views: cameras and their plates.
+        progress: told every frame that is drawn.
+        settings: the defaults when None.
 
     Returns:
         The files, in the order of writing.
 
     Raises:
-        InputError: no frames, not as many plates as cameras, two cameras of one name, or a rig that is not the track's.
+        InputError: no frames, two cameras of one name, or a rig that is not the track's.
     """
-    all_plates: list[PlateSource] = list(plates) if isinstance(plates, Sequence) else [plates]
-    all_cameras = [cameras] if isinstance(cameras, Camera) else list(cameras)
+    settings = settings or ReportSettings()
     if len(track) == 0:
         raise InputError("track", "no frames", "at least one frame", "solve a frame range that the plates have")
-    if len(all_plates) != len(all_cameras) or not all_cameras:
-        raise InputError(
-            "plates", f"{len(all_plates)} for {len(all_cameras)} cameras", "one for each camera", "pass them in order"
-        )
-    names = [camera.name for camera in all_cameras]
+    names = [camera.name for camera in views.cameras]
     if len(set(names)) != len(names):
         raise InputError("cameras", f"the names {', '.join(names)}", "different names", "rename the cameras")
-    overlays = [Overlay(track, rig, camera) for camera in all_cameras]
+    overlays = [Overlay(track, rig, camera) for camera in views.cameras]
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
+    written, sheets = [], {}
+    for index, overlay in enumerate(overlays):
 
-    written = [folder / "track.npz", folder / "track.csv"]
-    for path in written:
-        track.save(path)
-    sheets = {}
-    for overlay, source in zip(overlays, all_plates, strict=True):
-        sheet, paths = _write_camera(folder, overlay, source, progress, fps, sheet_frames)
+        def plate_of(frame: int, index: int = index) -> Image.Image | str:
+            return _plate(views, index, frame)
+
+        sheet, paths = _write_camera(folder, overlay, plate_of, progress, settings)
         sheets[overlay.camera.name] = sheet
         written += paths
     page = folder / "report.html"
@@ -93,18 +86,22 @@ def write_report(
 
 
 def _write_camera(
-    folder: Path, overlay: Overlay, source: PlateSource, progress: Progress | None, fps: float, sheet_frames: int
+    folder: Path,
+    overlay: Overlay,
+    plate_of: Callable[[int], Image.Image | str],
+    progress: Progress,
+    settings: ReportSettings,
 ) -> tuple[Image.Image, list[Path]]:
     """One pass over the plates: every frame goes into the video, some into the contact sheet too."""
     track, camera = overlay.track, overlay.camera
-    chosen = evenly_spaced(len(track), sheet_frames)
+    chosen = evenly_spaced(len(track), settings.sheet_frames)
     windows = face_windows(overlay, chosen)
     tiles: list[Tile] = []
     size = (camera.width, camera.height)
 
     def frames() -> Iterator[np.ndarray]:
         for row in range(len(track)):
-            plate = _read(source, int(track.frames[row]), size)
+            plate = plate_of(int(track.frames[row]))
             if row in chosen:
                 tiles.append(draw_tile(overlay, row, plate, windows))
             if isinstance(plate, str):
@@ -112,11 +109,10 @@ def _write_camera(
                 yield np.asarray(overlay.draw(row, card, lines=False))
             else:
                 yield np.asarray(overlay.draw(row, plate))
-            if progress is not None:
-                progress(f"overlay {camera.name}", row + 1, len(track))
+            progress(f"overlay {camera.name}", row + 1, len(track))
 
     video = folder / f"overlay.{camera.name}.mp4"
-    write_overlay_video(video, frames(), fps)
+    write_overlay_video(video, frames(), settings.fps)
     sheet = contact_sheet(overlay, tiles)
     path = folder / f"contact_sheet.{camera.name}.png"
     with atomic_path(path, "contact sheet") as temporary:
@@ -124,14 +120,9 @@ def _write_camera(
     return sheet, [video, path]
 
 
-def _read(source: PlateSource, frame: int, size: tuple[int, int]) -> Image.Image | str:
+def _plate(views: Views, camera: int, frame: int) -> Image.Image | str:
     """The plate, or why there is none."""
-    if frame not in source.frames:
-        return "the plates have no such frame"
     try:
-        image = to_image(source.read(source.frames.index(frame)).cpu().numpy())
-    except InputError as error:
+        return to_image(views.read(camera, frame).cpu().numpy())
+    except PlateError as error:
         return str(error)
-    if image.size != size:
-        return f"{image.width}x{image.height} pixels, while the camera has {size[0]}x{size[1]}"
-    return image

@@ -125,19 +125,19 @@ class Camera:
             return self
         return replace(self, **{name: change(part) for name, part in batched.items()}, frames=None)
 
-    def moved(self, transform: Float[Tensor, "b 4 4"]) -> Camera:
-        """The same camera in another world, where points are at `transform @ [x, 1]`; a batch with a row for each."""
-        turn, shift = transform[:, :3, :3], transform[:, :3, 3]
-        back = torch.eye(4, dtype=torch.float64).repeat(len(transform), 1, 1)
-        back[:, :3, :3] = turn.mT
-        back[:, :3, 3] = -(turn.mT @ shift[..., None])[..., 0]
-        count = len(transform)
-        return replace(
-            self,
-            intrinsics=self.intrinsics.expand(count, 4),
-            world_to_camera=self.world_to_camera @ back,
-            distortion=self.distortion.expand(count, 5),
-        )
+    def moved(self, transform: Float[Tensor, "t 4 4"]) -> Camera:
+        """The same camera in another world, where points are at `transform @ [x, 1]`.
+
+        Args:
+            transform: rigid, one for all frames, or one for each: then the camera is a batch over them.
+        """
+        back = inverse_rigid(transform.to(torch.float64))
+        if len(transform) == 1 and self.world_to_camera.ndim == 2:
+            return replace(self, world_to_camera=self.world_to_camera @ back[0])
+        matrix = self.world_to_camera @ back
+        count = len(matrix)
+        lens, distortion = self.intrinsics.expand(count, 4), self.distortion.expand(count, 5)
+        return replace(self, intrinsics=lens, world_to_camera=matrix, distortion=distortion)
 
     @property
     def centre(self) -> Float[Tensor, "*b 3"]:
@@ -350,3 +350,13 @@ class Camera:
                 "OpenCV axes (+Z forward), world to camera, metres",
                 "invert a camera-to-world matrix, or flip Y and Z of an OpenGL, Maya or USD camera",
             )
+
+
+def inverse_rigid(transform: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
+    """The inverse of a rotation and translation, without the rounding of a general inverse."""
+    turn = transform[..., :3, :3].mT
+    back = torch.zeros_like(transform)
+    back[..., :3, :3] = turn
+    back[..., :3, 3] = -(turn @ transform[..., :3, 3:])[..., 0]
+    back[..., 3, 3] = 1
+    return back

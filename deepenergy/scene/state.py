@@ -97,7 +97,7 @@ class State:
         return torch.cat([-room, limits[0] - own], 1), torch.cat([room, limits[1] - own], 1)
 
     def moved(self, transform: Float[Tensor, "b 4 4"]) -> State:
-        """The same faces in another world: `x_new = transform @ [x, 1]`, rigid, one for each state."""
+        """The same faces in another world: `x_new = transform @ [x, 1]`, rigid, one for all states or one for each."""
         turn = transform[:, :3, :3].to(self.rotation)
         shift = (turn @ self.translation[..., None])[..., 0] + transform[:, :3, 3].to(self.translation)
         return replace(self, rotation=turn @ self.rotation, translation=shift)

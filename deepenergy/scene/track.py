@@ -298,26 +298,22 @@ class Track:
         return replace(self, rotation=rotation, translation=translation, jaw=jaw, weights=weights, status=status)
 
     def moved(self, transform: Float[torch.Tensor, "t 4 4"]) -> Track:
-        """The same faces in another world: `x_new = transform @ [x, 1]`, rigid, one for each frame.
+        """The same faces in another world: `x_new = transform @ [x, 1]`, rigid, one for all frames or one for each.
 
         Standard deviations are turned as if those of the three axes were independent.
         """
-        turn, shift = (part.numpy() for part in (transform[:, :3, :3], transform[:, :3, 3]))
+        here = self.parameters().moved(transform)
         before = dict(self.before)
-        if "rotation" in before:
-            before["rotation"] = turn @ before["rotation"]
-        if "translation" in before:
-            before["translation"] = (turn @ before["translation"][..., None])[..., 0] + shift
-        sigma = dict(self.sigma)
+        if "rotation" in before and "translation" in before:
+            own = (torch.from_numpy(np.asarray(before[name])) for name in ("rotation", "translation"))
+            then = State(*own, here.jaw, here.weights).moved(transform)
+            before |= {"rotation": then.rotation.numpy(), "translation": then.translation.numpy()}
+        sigma, turn = dict(self.sigma), transform[:, :3, :3].numpy()
         for name in ("rotation", "translation"):
             if name in sigma:
                 sigma[name] = np.sqrt((turn**2 @ (sigma[name] ** 2)[..., None])[..., 0])
         return replace(
-            self,
-            rotation=turn @ self.rotation,
-            translation=(turn @ self.translation[..., None])[..., 0] + shift,
-            before=before,
-            sigma=sigma,
+            self, rotation=here.rotation.numpy(), translation=here.translation.numpy(), before=before, sigma=sigma
         )
 
     def check_rig(self, rig: Rig) -> None:

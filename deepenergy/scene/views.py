@@ -156,9 +156,17 @@ class Views:
         return Views(tuple(plate.select(frames) for plate in self.plates), self.cameras, self._cache)
 
     def moved(self, frames: Sequence[int], transform: Float[Tensor, "t 4 4"]) -> Views:
-        """The same views in another world, `x_new = transform @ [x, 1]` in each of the frames."""
+        """The same views in another world, `x_new = transform @ [x, 1]`.
+
+        Args:
+            frames: T frame numbers.
+            transform: rigid, one for all frames, or one for each.
+        """
         numbers = tuple(int(n) for n in frames)
-        cameras = (replace(self.camera(c, numbers).moved(transform), frames=numbers) for c in range(len(self)))
+        cameras = []
+        for c in range(len(self)):
+            camera = self.camera(c, numbers).moved(transform)
+            cameras.append(replace(camera, frames=numbers if camera.world_to_camera.ndim == 3 else None))
         return Views(self.plates, tuple(cameras), self._cache)
 
 

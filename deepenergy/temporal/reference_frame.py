@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deepenergy.fit.fit_context import FitContext
+from deepenergy.scene.camera import inverse_rigid
 from deepenergy.scene.rotation import rotation_angle
 from deepenergy.scene.state import State
 from deepenergy.scene.track import Track
@@ -33,7 +34,8 @@ class ReferenceFrame:
 
     Attributes:
         frames: T frame numbers.
-        transform: `[T, 4, 4]` rigid, from the world into these axes; None where they are the world's.
+        transform: `[T, 4, 4]` rigid, from the world into these axes; `[1, 4, 4]` where it is always the same, None where
+            they are the world's.
     """
 
     frames: tuple[int, ...]
@@ -53,14 +55,14 @@ class ReferenceFrame:
 
     def track_back(self, track: Track) -> Track:
         """The track, from these axes into the world."""
-        return track if self.transform is None else track.moved(_inverse(self.transform))
+        return track if self.transform is None else track.moved(inverse_rigid(self.transform))
 
     def state_back(self, state: State, frames: Sequence[int]) -> State:
         """States of some of the frames, from these axes into the world."""
         if self.transform is None:
             return state
-        rows = [self.frames.index(int(n)) for n in frames]
-        return state.moved(_inverse(self.transform)[rows])
+        back = inverse_rigid(self.transform)
+        return state.moved(back if len(back) == 1 else back[[self.frames.index(int(n)) for n in frames]])
 
 
 def steady_frame(
@@ -83,6 +85,19 @@ def steady_frame(
     return ReferenceFrame(numbers, transform if there < here else None)
 
 
+def solving_frame(views: Views, frames: Sequence[int], state: State, known: Bool[Tensor, " t"]) -> ReferenceFrame:
+    """The axes that a shot is solved in: those of the first camera, in each frame or as it is in the first one.
+
+    Steps, scales and rounding (renders are float32) then do not depend on where the world has its origin and its axes;
+    which of the two, see `steady_frame`.
+    """
+    steady = steady_frame(views, frames, state, known)
+    if steady.transform is not None:
+        return steady
+    first = views.camera(0, steady.frames[:1]).world_to_camera
+    return ReferenceFrame(steady.frames, first.reshape(1, 4, 4))
+
+
 def _roughness(frames: tuple[int, ...], state: State, known: Bool[Tensor, " t"]) -> float:
     """Median second difference of the poses, metres; 0 where no three frames in a row are known."""
     numbers = torch.tensor(frames)
@@ -95,10 +110,3 @@ def _roughness(frames: tuple[int, ...], state: State, known: Bool[Tensor, " t"])
     move = (state.translation[2:] - 2 * state.translation[1:-1] + state.translation[:-2]).norm(dim=1)
     size = (turn * _METRES_PER_RADIAN + move)[even]
     return float(size.median()) if len(size) else 0.0
-
-
-def _inverse(transform: Float[Tensor, "t 4 4"]) -> Float[Tensor, "t 4 4"]:
-    back = torch.eye(4, dtype=transform.dtype).repeat(len(transform), 1, 1)
-    back[:, :3, :3] = transform[:, :3, :3].mT
-    back[:, :3, 3] = -(transform[:, :3, :3].mT @ transform[:, :3, 3:])[..., 0]
-    return back

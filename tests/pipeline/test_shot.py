@@ -124,7 +124,7 @@ def test_a_missing_and_a_damaged_plate_are_solved_from_the_other_camera(
         Plates.from_array(films[0], name="left"),
         Plates.open(tmp_path / "right.####.png", frames="1001-1004", name="right"),
     ]
-    recorder = StageRecorder(tmp_path / "stages", plates, rig, cameras)
+    recorder = StageRecorder(tmp_path / "stages", Views.match(plates, cameras), rig)
     track = solver.fit_sequence(plates, rig, cameras, on_stage=recorder)
     assert track.status.tolist() == ["solved"] * 4
     assert np.isnan(track.landmarks_px["right"]).all((1, 2)).tolist() == [False, True, True, False]
@@ -149,7 +149,7 @@ def test_stages_of_a_shot_in_parts_that_was_stopped_are_all_recorded(
     class Stopped(Exception):
         pass
 
-    recorder = StageRecorder(tmp_path / "stages", [plates], rig, cameras[:1], frames=[])
+    recorder = StageRecorder(tmp_path / "stages", Views.match(plates, cameras[0]), rig, frames=[])
 
     def stopping(result: StageResult) -> None:
         recorder(result)
@@ -158,7 +158,9 @@ def test_stages_of_a_shot_in_parts_that_was_stopped_are_all_recorded(
 
     with pytest.raises(Stopped):
         solver.fit_sequence(plates, rig, cameras[0], resume=resume, on_stage=stopping)
-    recorder = StageRecorder(tmp_path / "stages", [plates], rig, cameras[:1], frames=[], go_on=resume.is_dir())
+    recorder = StageRecorder(
+        tmp_path / "stages", Views.match(plates, cameras[0]), rig, frames=[], go_on=resume.is_dir()
+    )
     told: list[tuple[int, ...]] = []
 
     def telling(result: StageResult) -> None:

@@ -17,6 +17,7 @@ from deepenergy.fit.stage_result import StageResult, stage_result
 from deepenergy.report import StageRecorder
 from deepenergy.report.overlay import CORRESPONDENCE
 from deepenergy.report.stage_figure import PANEL, stage_figure
+from deepenergy.scene.views import Views
 from deepenergy.settings.schedule import DEFAULT_STAGES
 
 FRAMES = (1001, 1002, 1003)
@@ -29,6 +30,10 @@ def rig() -> Rig:
 
 def plates(name: str, first: int = 1001, count: int = 3) -> Plates:
     return Plates.from_array(np.full((count, 80, 96, 3), 90, np.uint8), first, name)
+
+
+def seen_by(name: str) -> Views:
+    return Views.match(plates(name), tiny_camera())
 
 
 def result(rig: Rig, index: int = 0, frames: tuple[int, ...] = FRAMES, views: int = 1) -> StageResult:
@@ -62,7 +67,7 @@ def test_the_residual_is_of_the_sure_landmarks_of_each_view(rig: Rig) -> None:
 
 
 def test_every_stage_has_its_folder(rig: Rig, tmp_path: Path) -> None:
-    recorder = StageRecorder(tmp_path / "stages", [plates("left")], rig, [tiny_camera()], frames=[1002])
+    recorder = StageRecorder(tmp_path / "stages", seen_by("left"), rig, frames=[1002])
     # The third stage was left out.
     for index in (0, 1, 3):
         recorder(result(rig, index))
@@ -81,7 +86,7 @@ def test_every_stage_has_its_folder(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_the_overlay_shows_the_rig_on_the_plate(rig: Rig, tmp_path: Path) -> None:
-    StageRecorder(tmp_path, [plates("left")], rig, [tiny_camera()])(result(rig))
+    StageRecorder(tmp_path, seen_by("left"), rig)(result(rig))
     picture = np.asarray(Image.open(tmp_path / "01_translation_non_jaw" / "overlay_1001_left.jpg")).astype(float)
     assert picture.shape == (80, 96, 3)
     # Grey plates: colour is what was drawn, and the rig is in the middle.
@@ -91,7 +96,7 @@ def test_the_overlay_shows_the_rig_on_the_plate(rig: Rig, tmp_path: Path) -> Non
 
 
 def test_parts_of_a_shot_and_repeated_ones_make_one_file(rig: Rig, tmp_path: Path) -> None:
-    recorder = StageRecorder(tmp_path, [plates("left", count=6)], rig, [tiny_camera()], frames=[])
+    recorder = StageRecorder(tmp_path, Views.match(plates("left", count=6), tiny_camera()), rig, frames=[])
     later, first = result(rig, frames=(1004, 1005, 1006)), result(rig)
     for part in (later, first, later):
         recorder(part)
@@ -102,7 +107,7 @@ def test_parts_of_a_shot_and_repeated_ones_make_one_file(rig: Rig, tmp_path: Pat
 
 
 def test_a_new_solve_removes_the_old_stages_and_nothing_else(rig: Rig, tmp_path: Path) -> None:
-    arguments = ([plates("left")], rig, [tiny_camera()])
+    arguments = (seen_by("left"), rig)
     StageRecorder(tmp_path, *arguments)(result(rig))
     (tmp_path / "99_notes").mkdir()
     StageRecorder(tmp_path, *arguments, go_on=True)
@@ -112,10 +117,11 @@ def test_a_new_solve_removes_the_old_stages_and_nothing_else(rig: Rig, tmp_path:
 
 
 def test_a_view_without_the_frame_has_no_picture(rig: Rig, tmp_path: Path) -> None:
-    views = [plates("left"), plates("right", first=1002)]
+    shown = [plates("left"), plates("right", first=1002)]
+    views = Views.match(shown, [tiny_camera("left"), tiny_camera("right")])
     seen = result(rig, views=2)
     seen.plate_px[0, 1] = torch.nan
-    StageRecorder(tmp_path, views, rig, [tiny_camera("left"), tiny_camera("right")], frames=[1001, 1002])(seen)
+    StageRecorder(tmp_path, views, rig, frames=[1001, 1002])(seen)
     folder = tmp_path / "01_translation_non_jaw"
     pictures = {"overlay_1001_left.jpg", "overlay_1002_left.jpg", "overlay_1002_right.jpg"}
     assert {path.name for path in folder.iterdir()} == {"state.npz", *pictures}
@@ -123,13 +129,11 @@ def test_a_view_without_the_frame_has_no_picture(rig: Rig, tmp_path: Path) -> No
 
 
 def test_what_cannot_be_recorded_is_refused(rig: Rig, tmp_path: Path) -> None:
-    with refused(found="left, right"):
-        StageRecorder(tmp_path, [plates("left")], rig, [tiny_camera("left"), tiny_camera("right")])
     with refused(found="left, left"):
-        StageRecorder(tmp_path, [plates("left")] * 2, rig, [tiny_camera("left")] * 2)
+        StageRecorder(tmp_path, Views.match([plates("left")] * 2, [tiny_camera("left")] * 2), rig)
     with refused("stages frames", found="2001", expected="1001-1003"):
-        StageRecorder(tmp_path, [plates("left")], rig, [tiny_camera()], frames=[2001])
-    recorder = StageRecorder(tmp_path, [plates("left")], rig, [tiny_camera()])
+        StageRecorder(tmp_path, seen_by("left"), rig, frames=[2001])
+    recorder = StageRecorder(tmp_path, seen_by("left"), rig)
     recorder(result(rig))
     (tmp_path / "01_translation_non_jaw" / "state.npz").write_bytes(b"half a file")
     with pytest.raises(InputError, match=r"state\.npz, which cannot be read"):

@@ -13,7 +13,7 @@ from deepenergy.fit.fit_context import FitContext
 from deepenergy.scene.rotation import so3_exp
 from deepenergy.scene.views import Views
 from deepenergy.temporal.infill import InfillConfig, infill
-from deepenergy.temporal.reference_frame import steady_frame
+from deepenergy.temporal.reference_frame import solving_frame, steady_frame
 from deepenergy.temporal.refine import RefineConfig, refine
 
 F64 = torch.float64
@@ -103,3 +103,18 @@ def test_static_cameras_need_no_other_axes(rig: Rig, rough: State) -> None:
     axes = steady_frame(Views.match(plates(FRAMES), camera()), NUMBERS, rough, torch.ones(FRAMES, dtype=torch.bool))
     track = track_of(rig, rough)
     assert axes.transform is None and axes.track_here(track) is track and axes.track_back(track) is track
+
+
+def test_a_shot_is_solved_in_the_axes_of_its_camera(rig: Rig, rough: State) -> None:
+    views, known = Views.match(plates(FRAMES), camera()), torch.ones(FRAMES, dtype=torch.bool)
+    still = solving_frame(views, NUMBERS, rough, known)
+    worlds = random_worlds(6)
+    moved = solving_frame(views.moved(NUMBERS, worlds), NUMBERS, rough.moved(worlds), known)
+    for axes, seen in ((still, views), (moved, views.moved(NUMBERS, worlds))):
+        inner = axes.views(seen).camera(0, NUMBERS).world_to_camera
+        torch.testing.assert_close(inner, torch.eye(4, dtype=F64).expand_as(inner), rtol=0, atol=1e-12)
+    assert still.views(views).cameras[0].frames is None
+    assert still.transform is not None and moved.transform is not None
+    here, there = rough.moved(still.transform), rough.moved(worlds).moved(moved.transform)
+    torch.testing.assert_close(here.translation, there.translation, rtol=0, atol=1e-12)
+    torch.testing.assert_close(still.state_back(here, NUMBERS).translation, rough.translation, rtol=0, atol=1e-12)
