@@ -234,7 +234,8 @@ def painted_sphere(rig: Rig, size: int = 512) -> Rig:
     return with_texture(rig, atlas, bleed(texture, covered))
 
 
-@pytest.mark.parametrize("size", [pytest.param(256, marks=pytest.mark.slow), 0])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [256, 0])
 def test_renders_with_the_estimate_look_like_the_plates(size: int) -> None:
     rig = textured_sphere()
     # As fine as the unknowns can be.
