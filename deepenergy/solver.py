@@ -91,7 +91,7 @@ class Solver:
         context = self._context(plates, rig, camera, progress)
         return solve_sequence(replace(context, on_stage=on_stage), resume)
 
-    def refit_frames(
+    def refit_frames(  # more than six: those of `fit_sequence`, and which frames of which track
         self,
         track: Track,
         frames: str,

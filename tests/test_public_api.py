@@ -150,15 +150,6 @@ def test_annotations_name_things_that_exist(name: str) -> None:
 MOST_PARAMETERS = 6
 # Functions with more parameters and without a comment that says why. The list may only shrink.
 STILL_WIDE: set[str] = {
-    "appearance.albedo_solve.solve_albedo",
-    "appearance.estimate.estimate_appearance",
-    "appearance.estimate._view",
-    "appearance.estimate._trust",
-    "energy.deep_jacobian._check",
-    "energy.deep_jacobian._View.__init__",
-    "fit.stage_result.stage_result",
-    "flow.raft.Raft.__init__",
-    "io.rigs.gltf._vertices",
     "render.operations.rasterize",
     "render.reference.outlines.outlines",
     "render.reference.project._push",
@@ -168,10 +159,6 @@ STILL_WIDE: set[str] = {
     "render.reference.resolve._unmix",
     "render.reference.silhouettes.find_crossings",
     "render.reference.silhouettes._in_image",
-    "report.stage_figure.stage_figure",
-    "report.summary.write_report",
-    "scene.camera.Camera.look_at",
-    "solver.Solver.refit_frames",
 }
 
 

@@ -113,7 +113,7 @@ def solve_light(
     return light
 
 
-def solve_albedo(
+def solve_albedo(  # more than six: a linear system and its weights
     data: PixelData,
     start: Float[np.ndarray, "u 3"],
     prior: Float[np.ndarray, "u 3"],

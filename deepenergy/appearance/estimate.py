@@ -66,7 +66,7 @@ class Appearance:
 
 
 @torch.no_grad()
-def estimate_appearance(
+def estimate_appearance(  # more than six: views, and how the estimate is made
     renderer: Renderer,
     vertices: Float[Tensor, "b v 3"],
     cameras: Sequence[Camera],
@@ -125,7 +125,7 @@ def estimate_appearance(
     return Appearance(unknowns.finish(filled), torch.from_numpy(light).to(rig.neutral), unknowns.shape(seen))
 
 
-def _view(
+def _view(  # more than six: one view and what is known of it
     renderer: Renderer,
     materials: Int[Tensor, " f"],
     light_weight: Float[Tensor, " f"],
@@ -181,7 +181,7 @@ def _light_weight(rig: Rig) -> Float[Tensor, " f"]:
     return torch.where(face_skin(rig), 1.0, _OFF_FACE).to(rig.neutral)
 
 
-def _trust(
+def _trust(  # more than six: one view and what is known of it
     surface: Surface,
     normals: Float[Tensor, "n 3"],
     materials: Int[Tensor, " f"],

@@ -124,7 +124,7 @@ def heatmap_landmarks(
     return points.detach(), torch.stack([(slopes * gradient).sum((-2, -1)) for gradient in own], -1)
 
 
-def _check(
+def _check(  # more than six: what `deep_landmarks` was given
     base: State,
     step: Tensor,
     cameras: Sequence[Camera],
@@ -173,7 +173,7 @@ class _View:
         points: `[1, L, 2]` heatmap pixels.
     """
 
-    def __init__(
+    def __init__(  # more than six: what `deep_landmarks` knows of one view
         self,
         renderer: Renderer,
         network: HeatmapNetwork,

@@ -46,7 +46,7 @@ class StageResult:
 OnStage = Callable[[StageResult], None]
 
 
-def stage_result(
+def stage_result(  # more than six: the fields of a `StageResult`
     index: int,
     stage: Stage,
     state: State,

@@ -57,7 +57,7 @@ class Raft:
             missing, has another hash, cannot be read, or holds other weights.
     """
 
-    def __init__(
+    def __init__(  # more than six: what its file and its network need
         self,
         path: str | Path | None = None,
         kind: str = "large",

@@ -27,7 +27,7 @@ _LEGEND = (
 )
 
 
-def stage_figure(
+def stage_figure(  # more than six: a figure and what it shows
     results: Sequence[StageResult],
     frame: int,
     plate: Image.Image,

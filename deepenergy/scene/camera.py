@@ -175,7 +175,7 @@ class Camera:
             )
 
     @staticmethod
-    def look_at(
+    def look_at(  # more than six: what a camera is made of, and by name
         width: int,
         height: int,
         focal: float,

@@ -34,8 +34,8 @@ class ReferenceFrame:
 
     Attributes:
         frames: T frame numbers.
-        transform: `[T, 4, 4]` rigid, from the world into these axes; `[1, 4, 4]` where it is always the same, None where
-            they are the world's.
+        transform: `[T, 4, 4]` rigid, from the world into these axes; `[1, 4, 4]` where it is always the same, None
+            where they are the world's.
     """
 
     frames: tuple[int, ...]

@@ -136,7 +136,7 @@ def _check_primitive(file: GltfFile, primitive: Any, attributes: dict[str, int],
         raise file.error(f"the extension {COMPRESSION}", "plain glTF 2.0 accessors", "export without Draco compression")
 
 
-def _vertices(
+def _vertices(  # more than six: one primitive of one mesh
     file: GltfFile,
     tree: NodeTree,
     node: int,
