@@ -149,17 +149,7 @@ def test_annotations_name_things_that_exist(name: str) -> None:
 
 MOST_PARAMETERS = 6
 # Functions with more parameters and without a comment that says why. The list may only shrink.
-STILL_WIDE: set[str] = {
-    "render.operations.rasterize",
-    "render.reference.outlines.outlines",
-    "render.reference.project._push",
-    "render.reference.project._pull",
-    "render.reference.resolve._mix",
-    "render.reference.resolve._spread",
-    "render.reference.resolve._unmix",
-    "render.reference.silhouettes.find_crossings",
-    "render.reference.silhouettes._in_image",
-}
+STILL_WIDE: set[str] = {}
 
 
 def wide_functions(source: str) -> Iterator[str]:

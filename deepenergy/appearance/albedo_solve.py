@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix, csr_matrix
 
-from deepenergy.render.compiled.lighting import DARKEST
+from deepenergy.render.reference.lighting import DARKEST
 
 # Ridge on the coefficients beyond the ambient one, as a share of the data's weight: what no normal sees stays dark.
 _LIGHT_RIDGE = 3e-3

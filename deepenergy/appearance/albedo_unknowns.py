@@ -11,8 +11,8 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from deepenergy.appearance.uv_atlas import Atlas, make_atlas, with_texture
+from deepenergy.render.operations import vertex_normals
 from deepenergy.render.reference.interpolate import Surface
-from deepenergy.render.reference.normals import vertex_normals
 from deepenergy.render.texture import bilinear_taps, sample_texture
 from deepenergy.scene.rig import Rig
 

@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepenergy.render.operations import rasterize
-from deepenergy.render.reference.normals import vertex_normals
+from deepenergy.render.operations import rasterize, vertex_normals
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Jaw, Rig
 from deepenergy.scene.rotation import hat, left_jacobian, so3_exp

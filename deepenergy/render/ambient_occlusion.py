@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.render.operations import rasterize
-from deepenergy.render.reference.normals import vertex_normals
+from deepenergy.render.operations import rasterize, vertex_normals
 from deepenergy.scene.rig import Rig
 
 _DIRECTIONS = 64

@@ -8,7 +8,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepenergy.render.compiled.edge_points import EdgePoints
+
+@dataclass(frozen=True)
+class EdgePoints:
+    """E points of a batch; carries no gradient.
+
+    Attributes:
+        ends: `[E, 2]` the edge's vertices, flat into `B * V`.
+        axis: `[E]` 0 where the line of centres is a row, 1 where it is a column.
+        line: `[E]` which, counted from 0.
+        face: `[E]` a triangle that the edge belongs to.
+    """
+
+    ends: Tensor
+    axis: Tensor
+    line: Tensor
+    face: Tensor
 
 
 @dataclass(frozen=True)
@@ -20,7 +35,7 @@ class Blend:
             on both sides).
         source: `[N]` of the neighbour whose colour it takes; from `B * H * W` on, of one of `points`.
         share: `[N]` in [0, 0.5], differentiable in the projected vertices in both modes; 0 with a derivative of either
-            sign at cliffs.
+            sign at depth steps.
     """
 
     target: Tensor

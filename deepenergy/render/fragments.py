@@ -1,4 +1,4 @@
-"""The seam between visibility and shading: which triangle covers each pixel, and where."""
+"""The boundary between visibility and shading: which triangle covers each pixel, and where."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -37,22 +37,6 @@ _COSINE = torch.tensor([1.0] + [2 / 3] * 3 + [1 / 4] * 5, dtype=torch.float64)
 def sh_basis_cosine(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
     """The basis convolved with the clamped cosine, over pi: the derivative of `sh_shade` by the light."""
     return sh_basis(normals) * _COSINE.to(normals)
-
-
-def sh_shade(
-    normals: Float[Tensor, "n 3"], light: Float[Tensor, "9 c"] | Float[Tensor, "b 9 c"], batch: Int[Tensor, " n"]
-) -> Float[Tensor, "n c"]:
-    """Irradiance / pi at normals, not clipped, so that it stays linear in the light.
-
-    Args:
-        normals: unit, in the light's axes.
-        light: coefficients, one set or one an image.
-        batch: image of every normal; not looked at when there is one set.
-    """
-    basis = sh_basis_cosine(normals)
-    if light.dim() == 2:
-        return basis @ light
-    return torch.einsum("nk,nkc->nc", basis, light[batch])
 
 
 def frontal_light(intensity: float = 1.0) -> Float[Tensor, "9 3"]:

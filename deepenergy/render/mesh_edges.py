@@ -17,12 +17,14 @@ class MeshEdges:
     """Every edge once.
 
     Attributes:
+        faces: `[F, 3]` the triangles.
         ends: `[E, 2]` vertices, the lower index first.
         of_face: `[F, 3]` edge from corner 0 to 1, 1 to 2, 2 to 0 of every triangle.
         face: `[E]` one of the triangles with three different corners that meet at the edge; 0 where there is none.
         part: `[F]` int32, the connected part that a triangle belongs to.
     """
 
+    faces: Tensor
     ends: Tensor
     of_face: Tensor
     face: Tensor
@@ -30,7 +32,7 @@ class MeshEdges:
 
     def to(self, device: torch.device) -> MeshEdges:
         """The same on a device."""
-        return MeshEdges(*(part.to(device) for part in (self.ends, self.of_face, self.face, self.part)))
+        return MeshEdges(*(part.to(device) for part in vars(self).values()))
 
 
 def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
@@ -47,4 +49,4 @@ def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
     whole = (faces != faces.roll(-1, 1)).all(1)
     triangle = torch.arange(len(faces), device=faces.device) * whole
     face = torch.zeros_like(keys).scatter_reduce_(0, edge.reshape(-1), triangle.repeat_interleave(3), "amax")
-    return MeshEdges(ends, edge.view(-1, 3), face, part[faces[:, 0]])
+    return MeshEdges(faces, ends, edge.view(-1, 3), face, part[faces[:, 0]])

@@ -13,16 +13,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
-from torch.autograd import forward_ad
 
 from deepenergy.render.compiled.outlines import LinearBlend
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.reference.depth_steps import Cliffs
-from deepenergy.render.reference.intersections import Piercings
+from deepenergy.render.reference.depth_steps import DepthSteps
+from deepenergy.render.reference.intersections import Intersections
 from deepenergy.render.reference.silhouettes import Crossings
 
-Look = Callable[[Tensor, Tensor], "Visible"]
+Find = Callable[[Tensor, Tensor], "Visible"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,13 @@ class Visible:
 
     fragments: Fragments
     crossings: Crossings | None = None
-    piercings: Piercings | None = None
-    cliffs: Cliffs | None = None
+    intersections: Intersections | None = None
+    depth_steps: DepthSteps | None = None
     blend: LinearBlend | None = None
 
 
-def without_derivative(look: Look, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]) -> Visible:
-    """`look(pixels, depth)`, whatever derivatives its arguments carry.
+def without_derivative(find: Find, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]) -> Visible:
+    """`find(pixels, depth)`, whatever derivatives its arguments carry.
 
     Raises:
         ValueError: vertices that `torch.func.vmap` maps over, whose outlines differ in number from one to the next.
@@ -46,7 +44,7 @@ def without_derivative(look: Look, pixels: Float[Tensor, "b v 2"], depth: Float[
     shapes: list[Visible] = []
 
     def noted(xy: Tensor, z: Tensor) -> Visible:
-        shapes.append(look(xy, z))
+        shapes.append(find(xy, z))
         return shapes[0]
 
     columns = iter(_Opaque.apply(pixels, depth, noted))
@@ -54,18 +52,10 @@ def without_derivative(look: Look, pixels: Float[Tensor, "b v 2"], depth: Float[
     return Visible(**{name: type(v)(*(next(columns) for _ in fields(v))) for name, v in parts if v is not None})
 
 
-def differentiated(*tensors: Tensor) -> bool:
-    """Whether a derivative is being taken by any of the tensors, in either mode."""
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return True
-    wrapped = any(is_functorch_wrapped_tensor(t) for t in tensors)
-    return wrapped or any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
-
-
 class _Opaque(torch.autograd.Function):
     @staticmethod
-    def forward(pixels: Tensor, depth: Tensor, look: Look) -> tuple[Tensor, ...]:
-        visible = look(pixels, depth)
+    def forward(pixels: Tensor, depth: Tensor, find: Find) -> tuple[Tensor, ...]:
+        visible = find(pixels, depth)
         parts = [value for part in fields(Visible) if (value := getattr(visible, part.name)) is not None]
         return tuple(getattr(value, column.name) for value in parts for column in fields(value))
 
@@ -83,7 +73,7 @@ class _Opaque(torch.autograd.Function):
         return (None,) * ctx.outputs
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], pixels: Tensor, depth: Tensor, look: Look) -> Any:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], pixels: Tensor, depth: Tensor, find: Find) -> Any:
         raise ValueError(
             "renderer: vertices mapped over by torch.func.vmap; map over tangents, and give several meshes as a batch"
         )

@@ -1,4 +1,7 @@
-"""Choosing the visibility backend."""
+"""The renderer's steps: each picks its compiled form for CPU tensors and its reference, in torch, for all others.
+
+Nothing else in the renderer asks for the device.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,154 @@ from typing import Literal, get_args
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepenergy.render.blend import Blend, EdgePoints
+from deepenergy.render.compiled.edge_points import edge_colours_numba
+from deepenergy.render.compiled.interpolate import shade_numba
+from deepenergy.render.compiled.lighting import reflected_numba
+from deepenergy.render.compiled.normals import vertex_normals_numba
+from deepenergy.render.compiled.outlines import find_blend_numba
+from deepenergy.render.compiled.project import project_numba
 from deepenergy.render.compiled.rasterize import rasterize_numba
+from deepenergy.render.compiled.resolve import resolve_numba
 from deepenergy.render.fragments import Fragments
+from deepenergy.render.mesh_edges import MeshEdges
+from deepenergy.render.no_gradient import Visible
 from deepenergy.render.pytorch3d_backend import rasterize_pytorch3d
+from deepenergy.render.reference.interpolate import edge_colours_torch, shade_torch
+from deepenergy.render.reference.lighting import reflected_torch
+from deepenergy.render.reference.normals import vertex_normals_torch
+from deepenergy.render.reference.outlines import find_outlines_torch
+from deepenergy.render.reference.project import project_torch
 from deepenergy.render.reference.rasterize import rasterize_torch
+from deepenergy.render.reference.resolve import resolve_torch
+from deepenergy.scene.camera import Camera
 
 Backend = Literal["auto", "numba", "torch", "pytorch3d"]
+
+
+def _on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
+def project(
+    vertices: Float[Tensor, "b v 3"], camera: Camera, scale: int = 1
+) -> tuple[Float[Tensor, "b v 2"], Float[Tensor, "b v"]]:
+    """Image points in samples and depth in metres, never within 1e-9 of 0.
+
+    Args:
+        vertices: world space, metres.
+        camera: one, or one a mesh.
+        scale: samples a pixel's side.
+    """
+    if _on_cpu(vertices) and not bool((camera.distortion != 0).any()):
+        return project_numba(vertices, camera, scale)
+    return project_torch(vertices, camera, scale)
+
+
+def vertex_normals(vertices: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "b v 3"]:
+    """Unit normals, area-weighted over the adjoining triangles; zero for a vertex of degenerate triangles only.
+
+    Args:
+        vertices: of meshes of one topology.
+        faces: their triangles.
+    """
+    return (vertex_normals_numba if _on_cpu(vertices) else vertex_normals_torch)(vertices, faces)
+
+
+def reflected(
+    normals: Float[Tensor, "b v 3"],
+    light: Float[Tensor, "9 3"] | Float[Tensor, "b 9 3"],
+    albedo: Float[Tensor, "v 3"],
+    occlusion: Float[Tensor, " v"],
+) -> Float[Tensor, "b v 3"]:
+    """Irradiance / pi, at least `DARKEST`, times what arrives, times albedo; differentiable in the first three.
+
+    Args:
+        normals: unit, in the light's axes.
+        light: coefficients, one set or one a mesh.
+        albedo: scene-linear.
+        occlusion: share of the light that reaches each vertex.
+
+    Raises:
+        ValueError: albedo or occlusion of another number of vertices.
+    """
+    count = normals.shape[1]
+    for name, value, expected in (("albedo", albedo, (count, 3)), ("occlusion", occlusion, (count,))):
+        if tuple(value.shape) != expected:
+            raise ValueError(f"{name}: found shape {tuple(value.shape)}; expected {expected}, one for each vertex")
+    return (reflected_numba if _on_cpu(normals) else reflected_torch)(normals, light, albedo, occlusion)
+
+
+def shade(
+    fragments: Fragments,
+    faces: Int[Tensor, "f 3"],
+    pixels: Float[Tensor, "b v 2"],
+    depth: Float[Tensor, "b v"],
+    colour: Float[Tensor, "b v 3"],
+) -> Float[Tensor, "b 4 h w"]:
+    """Colour of every sample, black where nothing is, and coverage (0 or 1).
+
+    Args:
+        fragments: visibility.
+        faces: triangles.
+        pixels, depth: projected vertices, in samples and metres.
+        colour: scene-linear colours of the vertices.
+    """
+    return (shade_numba if _on_cpu(pixels) else shade_torch)(fragments, faces, pixels, depth, colour)
+
+
+def edge_colours(
+    points: EdgePoints, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"], colour: Float[Tensor, "b v 3"]
+) -> Float[Tensor, "e 4"]:
+    """Colour and coverage, 1, at points of edges; differentiable in the last three.
+
+    Args:
+        points: where.
+        pixels, depth: projected vertices, in samples and metres.
+        colour: of the vertices.
+    """
+    return (edge_colours_numba if _on_cpu(pixels) else edge_colours_torch)(points, pixels, depth, colour)
+
+
+def resolve(
+    samples: Float[Tensor, "b 4 h w"],
+    blend: Blend | None,
+    at_edges: Float[Tensor, "e 4"],
+    background: Float[Tensor, " 3"],
+    supersample: int,
+) -> Float[Tensor, "b 4 h/s w/s"]:
+    """The image (display-referred sRGB in [0, 1]) and its coverage.
+
+    Args:
+        samples: scene-linear colour, black where nothing is, and coverage.
+        blend: what is mixed into samples at outlines.
+        at_edges: colour and coverage at the blend's points.
+        background: scene-linear colour behind.
+        supersample: samples a pixel's side.
+    """
+    return (resolve_numba if _on_cpu(samples) else resolve_torch)(samples, blend, at_edges, background, supersample)
+
+
+def find_outlines(
+    pixels: Float[Tensor, "b v 2"],
+    depth: Float[Tensor, "b v"],
+    edges: MeshEdges,
+    fragments: Fragments,
+    focal: Float[Tensor, " b"],
+    near: float = 1e-3,
+) -> Visible:
+    """Fragments, and where outlines pass between their samples; no gradient.
+
+    Args:
+        pixels, depth: projected vertices, in samples and metres.
+        edges: of the mesh.
+        fragments: its visibility.
+        focal: focal length in samples.
+        near: as in `rasterize`.
+    """
+    if _on_cpu(pixels):
+        return Visible(fragments, blend=find_blend_numba(pixels, depth, edges, fragments, focal, near))
+    return Visible(fragments, *find_outlines_torch(pixels, depth, edges, fragments, focal, near))
 
 
 def rasterize(
@@ -22,7 +167,6 @@ def rasterize(
     size: tuple[int, int],
     near: float = 1e-3,
     backend: Backend = "auto",
-    cull_backfaces: bool = False,
 ) -> Fragments:
     """Which triangle covers each pixel, nearest first; no gradient.
 
@@ -34,7 +178,6 @@ def rasterize(
         near: nothing nearer than this (metres, more than 0) is seen; triangles that cross it are cut there.
         backend: "numba" (CPU), "torch" (any device), "auto": numba for CPU tensors, torch elsewhere; "pytorch3d": that
             package's rasteriser, where it is installed.
-        cull_backfaces: leave out triangles that are seen from behind, clockwise in the image.
 
     Raises:
         ValueError: an unknown backend, a near plane not in front, wrong shapes, triangles of vertices there are not,
@@ -49,10 +192,10 @@ def rasterize(
     if not near > 0:
         raise ValueError(f"near: found {near}; expected more than 0 metres")
     if backend == "pytorch3d":
-        return rasterize_pytorch3d(pixels, depth, faces, size, near, cull_backfaces)
-    on_cpu = pixels.device.type == "cpu"
+        return rasterize_pytorch3d(pixels, depth, faces, size, near)
+    on_cpu = _on_cpu(pixels)
     if backend == "numba" and not on_cpu:
         raise ValueError(f"backend 'numba' needs CPU tensors, found {pixels.device}; use 'torch'")
     if backend == "torch" or not on_cpu:
-        return rasterize_torch(pixels, depth, faces, size, near, cull_backfaces)
-    return rasterize_numba(pixels, depth, faces, size, near, cull_backfaces)
+        return rasterize_torch(pixels, depth, faces, size, near)
+    return rasterize_numba(pixels, depth, faces, size, near)

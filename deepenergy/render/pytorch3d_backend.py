@@ -26,7 +26,6 @@ def rasterize_pytorch3d(
     faces: Int[Tensor, "f 3"],
     size: tuple[int, int],
     near: float = 1e-3,
-    cull_backfaces: bool = False,
 ) -> Fragments:
     """Visibility of projected meshes; see `rasterize`. Triangles that cross the near plane are clipped at it.
 
@@ -40,7 +39,6 @@ def rasterize_pytorch3d(
         faces: triangles, shared by the batch; counter-clockwise as seen from their front.
         size: (width, height).
         near: nothing nearer than this (metres) is seen; more than 0.
-        cull_backfaces: leave out triangles that are seen from behind.
 
     Raises:
         InputError: PyTorch3D is not there, cannot be loaded, or has no code for the device of `pixels`.
@@ -69,7 +67,7 @@ def rasterize_pytorch3d(
                 faces_per_pixel=1,
                 max_faces_per_bin=kept.numel(),
                 perspective_correct=True,
-                cull_backfaces=cull_backfaces,
+                cull_backfaces=False,
                 z_clip_value=near,
             )
         except RuntimeError as error:

@@ -10,20 +10,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepenergy.render.blend import Blend
-from deepenergy.render.compiled.edge_points import edge_colours
-from deepenergy.render.compiled.interpolate import shade
-from deepenergy.render.compiled.lighting import reflected
-from deepenergy.render.compiled.outlines import find_blend
+from deepenergy.render.derivatives import differentiated
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.lighting import frontal_light
 from deepenergy.render.mesh_edges import MeshEdges, mesh_edges
-from deepenergy.render.no_gradient import Visible, differentiated, without_derivative
-from deepenergy.render.operations import Backend, rasterize
-from deepenergy.render.reference.interpolate import Surface, edge_surface, surface_points
-from deepenergy.render.reference.normals import vertex_normals
-from deepenergy.render.reference.outlines import blend_of, outlines
-from deepenergy.render.reference.project import project
-from deepenergy.render.reference.resolve import develop
+from deepenergy.render.no_gradient import Visible, without_derivative
+from deepenergy.render.operations import (
+    Backend,
+    edge_colours,
+    find_outlines,
+    project,
+    rasterize,
+    reflected,
+    resolve,
+    shade,
+    vertex_normals,
+)
+from deepenergy.render.reference.interpolate import Surface, edge_surface, scattered, surface_points
+from deepenergy.render.reference.outlines import blend_of
 from deepenergy.render.texture import MipTexture, face_footprints, mip_texture, sample_mips
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.colour import srgb_to_linear
@@ -62,7 +66,6 @@ class Renderer:
         backend: see `rasterize`.
         antialias: blend samples at outlines by what of them is covered (reference/outlines.py), so that the image is
             continuous in the vertices and its boundaries have gradients.
-        cull_backfaces: leave out triangles that are seen from behind.
         albedo: `[V, 3]` scene-linear vertex albedo in place of the rig's own and of its texture.
     """
 
@@ -73,7 +76,6 @@ class Renderer:
     supersample: int = 2
     backend: Backend = "auto"
     antialias: bool = True
-    cull_backfaces: bool = False
     albedo: Tensor | None = None
 
     def __call__(self, vertices: Float[Tensor, "b v 3"], camera: Camera) -> Render:
@@ -87,12 +89,12 @@ class Renderer:
         """
         self._check(vertices, camera)
         vertices = vertices.float()
-        pixels, depth, visible = self._look(vertices, camera)
+        pixels, depth, visible = self._find_visible(vertices, camera)
         blend = self._blend(visible, pixels, depth)
         samples, at_edges = self._shade(visible.fragments, blend, pixels, depth, vertices)
         behind = srgb_to_linear(torch.tensor(self.background)).to(samples)
-        developed = develop(samples, blend, at_edges, behind, self.supersample)
-        return Render(developed[:, :3], developed[:, 3:], visible.fragments)
+        resolved = resolve(samples, blend, at_edges, behind, self.supersample)
+        return Render(resolved[:, :3], resolved[:, 3:], visible.fragments)
 
     def _shade(
         self,
@@ -104,7 +106,7 @@ class Renderer:
     ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "e 4"]]:
         """Scene-linear colour and coverage of the samples, and of the points at edges that are mixed into them."""
         faces, colour = self._faces(vertices), self.vertex_colours(vertices)
-        if not self._textured and vertices.device.type == "cpu":
+        if not self._textured:
             samples = shade(fragments, faces, pixels, depth, colour)
             none = samples.new_zeros(0, 4)
             return samples, none if blend is None else edge_colours(blend.points, pixels, depth, colour)
@@ -113,11 +115,8 @@ class Renderer:
             # Points at edges are numbered after the samples.
             surface = surface.and_then(edge_surface(blend.points, pixels, depth, faces, count))
             points = len(blend.points.line)
-        shaded = surface.interpolate(colour)
-        if self._textured:
-            shaded = shaded * self._texels(surface, pixels)
-        flat = torch.zeros(count + points, 4, dtype=shaded.dtype, device=shaded.device)
-        flat = flat.index_copy(0, surface.where, torch.cat([shaded, torch.ones_like(shaded[:, :1])], 1))
+        shaded = surface.interpolate(colour) * self._texels(surface, pixels)
+        flat = scattered(surface, shaded, count + points)
         return flat[:count].view(*fragments.face_index.shape, 4).permute(0, 3, 1, 2), flat[count:]
 
     def _check(self, vertices: Tensor, camera: Camera) -> None:
@@ -143,32 +142,29 @@ class Renderer:
     def _edges(self) -> MeshEdges:
         return mesh_edges(self.rig.faces)
 
-    def _look(self, vertices: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Visible]:
+    def _find_visible(self, vertices: Tensor, camera: Camera) -> tuple[Tensor, Tensor, Visible]:
         """Projected vertices in samples, their depth, and what is seen."""
         pixels, depth = project(vertices, camera, self.supersample)
         size = (camera.width * self.supersample, camera.height * self.supersample)
         faces = self._faces(vertices)
         focal = (camera.intrinsics.detach()[..., :2].mean(-1) * self.supersample).expand(len(vertices))
 
-        def look(xy: Tensor, z: Tensor) -> Visible:
-            fragments = rasterize(xy, z, faces, size, NEAR, backend=self.backend, cull_backfaces=self.cull_backfaces)
+        def find(xy: Tensor, z: Tensor) -> Visible:
+            fragments = rasterize(xy, z, faces, size, NEAR, backend=self.backend)
             if not self.antialias:
                 return Visible(fragments)
             edges = self._edges if faces is self.rig.faces else self._edges.to(faces.device)
-            given = (xy, z, faces, edges, fragments, focal, NEAR, self.cull_backfaces)
-            if xy.device.type == "cpu":
-                return Visible(fragments, blend=find_blend(*given))
-            return Visible(fragments, *outlines(*given))
+            return find_outlines(xy, z, edges, fragments, focal, NEAR)
 
-        return pixels, depth, without_derivative(look, pixels, depth)
+        return pixels, depth, without_derivative(find, pixels, depth)
 
     def _blend(self, visible: Visible, pixels: Tensor, depth: Tensor) -> Blend | None:
         if visible.blend is not None:
             return visible.blend.at(pixels, depth)
-        if visible.crossings is None or visible.piercings is None or visible.cliffs is None:
+        if visible.crossings is None or visible.intersections is None or visible.depth_steps is None:
             return None
         height, width = visible.fragments.face_index.shape[1:]
-        return blend_of(visible.crossings, visible.piercings, visible.cliffs, pixels, depth, (width, height))
+        return blend_of(visible.crossings, visible.intersections, visible.depth_steps, pixels, depth, (width, height))
 
     def surface(
         self, vertices: Float[Tensor, "b v 3"], camera: Camera
@@ -181,7 +177,7 @@ class Renderer:
         self._check(vertices, camera)
         vertices = vertices.float()
         alone = replace(self, supersample=1, antialias=False)
-        pixels, depth, visible = alone._look(vertices, camera)
+        pixels, depth, visible = alone._find_visible(vertices, camera)
         surface = surface_points(visible.fragments, pixels, depth, self._faces(vertices))
         return surface, self._normals(surface, vertices), self._albedo(surface, pixels)
 

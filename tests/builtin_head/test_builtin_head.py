@@ -11,7 +11,7 @@ from deepenergy import Camera, Rig, State
 from deepenergy.builtin_head import randomised_head
 from deepenergy.builtin_head.performance import performance
 from deepenergy.render import Renderer
-from deepenergy.render.reference.normals import vertex_normals
+from deepenergy.render.operations import vertex_normals
 from deepenergy.scene.control_groups import group_of
 from deepenergy.scene.rotation import euler_to_matrix
 

@@ -13,17 +13,22 @@ from torch.func import jacfwd, jvp, vjp, vmap
 
 from deepenergy import Camera, Rig
 from deepenergy.render import Renderer, rasterize
-from deepenergy.render.blend import Blend
-from deepenergy.render.compiled.edge_points import EdgePoints, edge_colours
-from deepenergy.render.compiled.interpolate import shade
-from deepenergy.render.compiled.lighting import DARKEST, reflected, reflected_in_torch
+from deepenergy.render.blend import Blend, EdgePoints
+from deepenergy.render.compiled.edge_points import edge_colours_numba
+from deepenergy.render.compiled.interpolate import shade_numba
+from deepenergy.render.compiled.lighting import reflected_numba
+from deepenergy.render.compiled.normals import vertex_normals_numba
 from deepenergy.render.compiled.operation import apply_compiled
+from deepenergy.render.compiled.project import Project, project_numba
+from deepenergy.render.compiled.resolve import resolve_numba
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.lighting import frontal_light, sh_shade
-from deepenergy.render.reference.interpolate import edge_surface, surface_points
-from deepenergy.render.reference.normals import normals_in_torch, vertex_normals
-from deepenergy.render.reference.project import _Project, project, project_in_torch
-from deepenergy.render.reference.resolve import develop, develop_in_torch
+from deepenergy.render.lighting import frontal_light
+from deepenergy.render.operations import project
+from deepenergy.render.reference.interpolate import edge_colours_torch, edge_surface, shade_torch, surface_points
+from deepenergy.render.reference.lighting import DARKEST, reflected_torch, sh_shade
+from deepenergy.render.reference.normals import vertex_normals_torch
+from deepenergy.render.reference.project import project_torch
+from deepenergy.render.reference.resolve import resolve_torch
 from deepenergy.scene.colour import srgb_to_linear
 
 Function = Callable[..., Tensor]
@@ -41,7 +46,7 @@ def _mesh() -> tuple[Tensor, Tensor]:
 
 def _normals() -> tuple[Function, Function, tuple[Tensor, ...]]:
     vertices, faces = _mesh()
-    return lambda v: vertex_normals(v, faces), lambda v: normals_in_torch(v, faces), (vertices,)
+    return lambda v: vertex_normals_numba(v, faces), lambda v: vertex_normals_torch(v, faces), (vertices,)
 
 
 def _reflected() -> tuple[Function, Function, tuple[Tensor, ...]]:
@@ -51,8 +56,8 @@ def _reflected() -> tuple[Function, Function, tuple[Tensor, ...]]:
     dark = sh_shade(normals.flatten(0, 1), inputs[1], torch.arange(2).repeat_interleave(50)) < DARKEST
     assert 50 < int(dark.sum()) < 250
     return (
-        lambda n, light, albedo: reflected(n, light, albedo, occlusion),
-        lambda n, light, albedo: reflected_in_torch(n, light, albedo, occlusion),
+        lambda n, light, albedo: reflected_numba(n, light, albedo, occlusion),
+        lambda n, light, albedo: reflected_torch(n, light, albedo, occlusion),
         inputs,
     )
 
@@ -63,12 +68,12 @@ def _project() -> tuple[Function, Function, tuple[Tensor, ...]]:
     pose = torch.stack([camera.world_to_camera] * 2).double()
 
     def in_torch(points: Tensor, matrix: Tensor, k: Tensor) -> Tensor:
-        pixels, depth = project_in_torch(points, replace(camera, world_to_camera=matrix, intrinsics=k), 2)
+        pixels, depth = project_torch(points, replace(camera, world_to_camera=matrix, intrinsics=k), 2)
         return torch.cat([pixels, depth[..., None]], -1)
 
     def compiled(points: Tensor, matrix: Tensor, k: Tensor) -> Tensor:
         # A camera checks itself, which a mapped one cannot.
-        return apply_compiled(_Project, (torch.tensor(2),), (points, matrix, k))
+        return apply_compiled(Project, (torch.tensor(2),), (points, matrix, k))
 
     return compiled, in_torch, (0.3 * draw(2, 11, 3), pose, lens)
 
@@ -86,14 +91,10 @@ def _shade() -> tuple[Function, Function, tuple[Tensor, ...]]:
     bary[seen.face_index >= 0] = exact
 
     def in_torch(xy: Tensor, z: Tensor, colour: Tensor) -> Tensor:
-        surface = surface_points(seen, xy, z, faces)
-        values = surface.interpolate(colour)
-        flat = torch.zeros(2 * size[0] * size[1], 4, dtype=torch.float64)
-        flat = flat.index_copy(0, surface.where, torch.cat([values, torch.ones_like(values[:, :1])], 1))
-        return flat.view(2, size[1], size[0], 4).permute(0, 3, 1, 2)
+        return shade_torch(seen, faces, xy, z, colour)
 
     def compiled(xy: Tensor, z: Tensor, colour: Tensor) -> Tensor:
-        return shade(Fragments(seen.face_index, bary, seen.depth), faces, xy, z, colour)
+        return shade_numba(Fragments(seen.face_index, bary, seen.depth), faces, xy, z, colour)
 
     return compiled, in_torch, (pixels, depth, draw(2, 12, 3))
 
@@ -112,18 +113,14 @@ def _edge_colours() -> tuple[Function, Function, tuple[Tensor, ...]]:
     flat = pixels.view(-1, 2)
     for (a, b), axis, line in zip(points.ends.tolist(), points.axis.tolist(), points.line.tolist(), strict=True):
         flat[a, 1 - axis], flat[b, 1 - axis] = line - 0.4 - 0.1 * a, line + 0.8 + 0.1 * b
-    faces = torch.tensor([[0, 1, 2], [5, 4, 3], [6, 7, 8], [11, 9, 10]])
-
-    def in_torch(xy: Tensor, z: Tensor, colour: Tensor) -> Tensor:
-        surface = edge_surface(points, xy, z, faces, 70)
-        assert surface.where.tolist() == [70, 71, 72, 73, 74]
-        values = surface.interpolate(colour)
-        return torch.cat([values, torch.ones_like(values[:, :1])], 1)
-
-    return lambda *given: edge_colours(points, *given), in_torch, (pixels, depth, draw(2, 12, 3, seed=2))
+    return (
+        lambda *given: edge_colours_numba(points, *given),
+        lambda *given: edge_colours_torch(points, *given),
+        (pixels, depth, draw(2, 12, 3, seed=2)),
+    )
 
 
-def _develop(side: int) -> tuple[Function, Function, tuple[Tensor, ...]]:
+def _resolve(side: int) -> tuple[Function, Function, tuple[Tensor, ...]]:
     samples = torch.rand(2, 4, 4, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * 0.3 + 0.01
     # One target twice, as a thin thing has it, and neighbours that are targets themselves; two points at edges.
     target, source = torch.tensor([3, 9, 9, 40, 47, 5, 30]), torch.tensor([9, 8, 10, 46, 41, 49, 48])
@@ -132,8 +129,8 @@ def _develop(side: int) -> tuple[Function, Function, tuple[Tensor, ...]]:
     points = EdgePoints(*(part[:2] for part in vars(_edge_points()).values()))
     back = srgb_to_linear(torch.tensor([0.35, 0.2, 0.6], dtype=torch.float64))
     return (
-        lambda x, s, e: develop(x, Blend(target, source, s, points), e, back, side),
-        lambda x, s, e: develop_in_torch(x, Blend(target, source, s, points), e, back, side),
+        lambda x, s, e: resolve_numba(x, Blend(target, source, s, points), e, back, side),
+        lambda x, s, e: resolve_torch(x, Blend(target, source, s, points), e, back, side),
         (samples, share, at_edges),
     )
 
@@ -144,8 +141,8 @@ OPERATIONS = {
     "project": _project,
     "shade": _shade,
     "edge colours": _edge_colours,
-    "develop": lambda: _develop(1),
-    "develop supersampled": lambda: _develop(2),
+    "resolve": lambda: _resolve(1),
+    "resolve supersampled": lambda: _resolve(2),
 }
 
 
@@ -183,12 +180,12 @@ class TestOperations:
         twice = vmap(vmap(lambda *t: jvp(compiled, inputs, t)[1], in_dims=-1))(*grid)
         torch.testing.assert_close(twice.flatten(0, 1), mapped, rtol=1e-10, atol=1e-12)
 
-        pull = vjp(compiled, *inputs)[1]
+        back_along = vjp(compiled, *inputs)[1]
         cotangents = draw(2, 2, *mapped.shape[1:], seed=7)
-        back = vmap(vmap(pull))(cotangents)
+        back = vmap(vmap(back_along))(cotangents)
         for i in range(2):
             for j in range(2):
-                for part, whole in zip(pull(cotangents[i, j]), back, strict=True):
+                for part, whole in zip(back_along(cotangents[i, j]), back, strict=True):
                     torch.testing.assert_close(whole[i, j], part, rtol=1e-10, atol=1e-12)
 
     @pytest.mark.parametrize("name", OPERATIONS)
@@ -199,13 +196,13 @@ class TestOperations:
             several = (*(x.expand(3, *x.shape) for x in inputs[:2]), several[2])
         mapped = vmap(compiled)(*several)
         cotangent = draw(*mapped.shape[1:], seed=5)
-        pulled = vmap(lambda *x: vjp(compiled, *x)[1](cotangent))(*several)
-        pushed = vmap(lambda *x: jvp(compiled, x, inputs)[1])(*several)
+        transposed = vmap(lambda *x: vjp(compiled, *x)[1](cotangent))(*several)
+        moved = vmap(lambda *x: jvp(compiled, x, inputs)[1])(*several)
         for k in range(3):
             one = tuple(x[k] for x in several)
             torch.testing.assert_close(mapped[k], compiled(*one))
-            torch.testing.assert_close(pushed[k], jvp(compiled, one, inputs)[1])
-            for part, whole in zip(vjp(compiled, *one)[1](cotangent), pulled, strict=True):
+            torch.testing.assert_close(moved[k], jvp(compiled, one, inputs)[1])
+            for part, whole in zip(vjp(compiled, *one)[1](cotangent), transposed, strict=True):
                 torch.testing.assert_close(whole[k], part)
 
     @pytest.mark.parametrize("name", OPERATIONS)
@@ -229,6 +226,13 @@ class TestOperations:
         with pytest.raises(RuntimeError, match="second derivative of a compiled operation"):
             vjp(along, plain[0])[1](torch.ones_like(compiled(*plain)))
 
+    def test_points_at_edges_are_points_of_their_triangles(self) -> None:
+        found, _, inputs = _edge_colours()
+        faces = torch.tensor([[0, 1, 2], [5, 4, 3], [6, 7, 8], [11, 9, 10]])
+        surface = edge_surface(_edge_points(), *inputs[:2], faces, 70)
+        assert surface.where.tolist() == [70, 71, 72, 73, 74]
+        torch.testing.assert_close(surface.interpolate(inputs[2]), found(*inputs)[:, :3])
+
     def test_only_the_inputs_that_are_differentiated(self) -> None:
         compiled, in_torch, (normals, light, albedo) = _reflected()
         light = light.requires_grad_()
@@ -239,7 +243,7 @@ class TestOperations:
     def test_a_point_in_the_camera_s_own_plane_is_held_off_it(self) -> None:
         camera = Camera.look_at(64, 48, 70.0, (0.0, 0.0, 1.0))
         points = torch.tensor([[[0.1, 0.2, 1.0], [0.1, 0.2, 0.5]]], dtype=torch.float64)
-        for function in (project, project_in_torch):
+        for function in (project_numba, project_torch):
             x = points.clone().requires_grad_()
             pixels, depth = function(x, camera)
             assert depth.tolist() == [[1e-9, 0.5]]
@@ -258,7 +262,7 @@ class TestOperations:
         vertices = draw(1, 5, 3)
         vertices[0, 1:3] = vertices[0, 0]
         faces = torch.tensor([[0, 1, 2]])
-        for function in (vertex_normals, normals_in_torch):
+        for function in (vertex_normals_numba, vertex_normals_torch):
             x = vertices.clone().requires_grad_()
             normals = function(x, faces)
             assert bool((normals == 0).all())
@@ -269,7 +273,7 @@ class TestOperations:
         samples = torch.full((1, 4, 1, 2), 0.5, dtype=torch.float64)
         samples[0, 0] = torch.tensor([1.5, -0.7])
         back = torch.zeros(3, dtype=torch.float64)
-        for function in (develop, develop_in_torch):
+        for function in (resolve_numba, resolve_torch):
             x = samples.clone().requires_grad_()
             function(x, None, x.new_zeros(0, 4), back, 1).sum().backward()
             assert x.grad is not None
@@ -277,8 +281,9 @@ class TestOperations:
 
     def test_an_operation_runs_on_what_torch_func_wraps(self) -> None:
         vertices, faces = _mesh()
-        found = jacfwd(lambda s: vertex_normals(vertices * s, faces).sum())(torch.tensor([1.0, 2.0, 0.5]).double())
-        expected = jacfwd(lambda s: normals_in_torch(vertices * s, faces).sum())(torch.tensor([1.0, 2.0, 0.5]).double())
+        scale = torch.tensor([1.0, 2.0, 0.5]).double()
+        found = jacfwd(lambda s: vertex_normals_numba(vertices * s, faces).sum())(scale)
+        expected = jacfwd(lambda s: vertex_normals_torch(vertices * s, faces).sum())(scale)
         torch.testing.assert_close(found, expected)
 
 
@@ -321,13 +326,13 @@ class TestRenderer:
     @pytest.mark.parametrize("supersample", [1, 2])
     def test_forward_and_reverse_are_transposes(self, kind: str, supersample: int) -> None:
         picture, inputs = _picture(kind, supersample)
-        image, pull = vjp(picture, *inputs)[:2]
+        image, back_along = vjp(picture, *inputs)[:2]
         u = draw(*image.shape, seed=1).float()
-        back = pull(u)
+        back = back_along(u)
         for k, x in enumerate(inputs):
             v = draw(*x.shape, seed=2 + k).float() * 0.01
-            push = jvp(lambda y, k=k: picture(*inputs[:k], y, *inputs[k + 1 :]), (x,), (v,))[1]
-            products = push.double() * u.double(), v.double() * back[k].double()
+            along = jvp(lambda y, k=k: picture(*inputs[:k], y, *inputs[k + 1 :]), (x,), (v,))[1]
+            products = along.double() * u.double(), v.double() * back[k].double()
             scale = float(products[0].abs().sum())
             assert float(products[0].sum() - products[1].sum()) == pytest.approx(0, abs=1e-5 * scale)
             assert scale > 0

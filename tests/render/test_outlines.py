@@ -19,12 +19,12 @@ from deepenergy import Camera, Rig
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.blend import Blend
 from deepenergy.render.compiled import silhouettes as contours_numba
-from deepenergy.render.compiled.outlines import find_blend
+from deepenergy.render.compiled.outlines import find_blend_numba
 from deepenergy.render.mesh_edges import mesh_edges
 from deepenergy.render.reference import silhouettes as contours
-from deepenergy.render.reference.depth_steps import advance, find_cliffs, find_rims
+from deepenergy.render.reference.depth_steps import advance, find_depth_steps, find_part_borders
 from deepenergy.render.reference.intersections import gap_of
-from deepenergy.render.reference.outlines import blend_of, outlines
+from deepenergy.render.reference.outlines import blend_of, find_outlines_torch
 from deepenergy.render.reference.silhouettes import find_crossings
 from deepenergy.render.texture import mip_texture
 from deepenergy.scene.colour import linear_to_srgb, srgb_to_linear
@@ -155,7 +155,7 @@ def rotating_box() -> Scene:
     return points, faces, torch.full_like(points, 0.5), lambda s: points @ torch.linalg.matrix_exp(s * 0.15 * turn).T
 
 
-def piercing_sphere() -> Scene:
+def intersecting_sphere() -> Scene:
     """A sphere moves through a wall: their line of meeting is no edge."""
     ball, faces = sphere(0.08, 20)
     wall = torch.tensor([[-0.3, -0.3, 0.02], [0.3, -0.3, 0.03], [0.3, 0.3, 0.05], [-0.3, 0.3, 0.04]])
@@ -184,7 +184,7 @@ def curling_flap() -> Scene:
     return points, faces, colour, lambda s: points + s * bend * (1 + points[:, :1])
 
 
-@pytest.mark.parametrize("scene", [translating_sphere, rotating_box, piercing_sphere, curling_flap])
+@pytest.mark.parametrize("scene", [translating_sphere, rotating_box, intersecting_sphere, curling_flap])
 def test_boundary_derivatives_against_central_differences(scene: Callable[[], Scene]) -> None:
     points, faces, colour, move = scene()
     rig = rig_of(points, faces, colour.contiguous())
@@ -204,7 +204,7 @@ def test_boundary_derivatives_against_central_differences(scene: Callable[[], Sc
         return float((torch.stack(found).mean(0) - expected).norm() / expected.norm())
 
     # Where surfaces pierce each other the derivative is less exact than where an edge ends one.
-    assert mean_error(True) < (0.15 if scene is piercing_sphere else 0.05)
+    assert mean_error(True) < (0.15 if scene is intersecting_sphere else 0.05)
     assert mean_error(False) > 0.1
 
 
@@ -260,17 +260,17 @@ def rows_of(*columns: Tensor) -> dict[tuple[int, ...], float]:
 
 
 @settings(max_examples=6, deadline=None)
-@given(st.floats(-0.5, 0.5), st.floats(-0.3, 0.3), st.booleans())
-def test_the_compiled_blend_is_that_in_torch(across: float, above: float, cull: bool) -> None:
+@given(st.floats(-0.5, 0.5), st.floats(-0.3, 0.3))
+def test_the_compiled_blend_is_that_in_torch(across: float, above: float) -> None:
     rig = Rig.load("builtin")
     camera = Camera.look_at(80, 72, 200.0, (across, above, 0.7))
     seen = camera.camera_points(torch.stack([rig.neutral, rig.neutral * 0.9]))
-    counts = assert_blends_agree(camera.pixels(seen), seen[..., 2], rig.faces, (80, 72), cull)
+    counts = assert_blends_agree(camera.pixels(seen), seen[..., 2], rig.faces, (80, 72))
     assert counts[0] > 100
     assert counts[1]
 
 
-def test_the_compiled_blend_is_that_in_torch_at_cliffs() -> None:
+def test_the_compiled_blend_is_that_in_torch_at_depth_steps() -> None:
     """Deep boxes before a wall whose sides are seen so steeply that no contour is told from their front."""
     square = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
     pixels = torch.cat([square * 10 + 30.2, square * 10.3 + 30.2, square * 25 + 30])
@@ -278,7 +278,7 @@ def test_the_compiled_blend_is_that_in_torch_at_cliffs() -> None:
     sides = [[k, (k + 1) % 4, 4 + (k + 1) % 4] for k in range(4)] + [[k, 4 + (k + 1) % 4, 4 + k] for k in range(4)]
     faces = torch.tensor([[0, 1, 2], [0, 2, 3], *sides, [8, 9, 10], [8, 10, 11]])
     moved = torch.stack([pixels, pixels + torch.tensor([1.3, 2.4])])
-    assert assert_blends_agree(moved, depth.expand(2, -1), faces, (60, 64), False)[2] > 50
+    assert assert_blends_agree(moved, depth.expand(2, -1), faces, (60, 64))[2] > 50
 
 
 def origin(blend: Blend, samples: int) -> tuple[Tensor, ...]:
@@ -291,18 +291,16 @@ def origin(blend: Blend, samples: int) -> tuple[Tensor, ...]:
     return (beyond.long(), torch.where(beyond, 0, blend.source), *known)
 
 
-def assert_blends_agree(
-    pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int], cull: bool
-) -> tuple[int, int, int]:
+def assert_blends_agree(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -> tuple[int, int, int]:
     """In float64: who is mixed with whom, by how much, and all derivatives in both modes. How much of what there is."""
     xy, z = pixels.double(), depth.double()
     edges, focal = mesh_edges(faces), torch.full((len(xy),), 200.0)
-    fragments = rasterize(xy, z, faces, size, cull_backfaces=cull)
-    given = (faces, edges, fragments, focal, 1e-3, cull)
-    crossings, pierced, ends = outlines(xy, z, *given)
-    table = find_blend(xy, z, *given)
+    fragments = rasterize(xy, z, faces, size)
+    given = (edges, fragments, focal, 1e-3)
+    crossings, intersections, steps = find_outlines_torch(xy, z, *given)
+    table = find_blend_numba(xy, z, *given)
 
-    both = [table.at, lambda x, d: blend_of(crossings, pierced, ends, x, d, size)]
+    both = [table.at, lambda x, d: blend_of(crossings, intersections, steps, x, d, size)]
     samples = len(xy) * size[0] * size[1]
     found = [blend(xy, z) for blend in both]
     shares = [rows_of(blend.target, *origin(blend, samples), blend.share) for blend in found]
@@ -326,13 +324,13 @@ def assert_blends_agree(
         _, plain, first, _, _, _ = origin(made, samples)
         return (made.share * (weights[0][made.target] - weights[1][plain] * weights[2][first])).sum()
 
-    pushed = [jvp(lambda x, d, blend=blend: mixed(blend, x, d), (xy, z), along)[1] for blend in both]
-    torch.testing.assert_close(*pushed, rtol=1e-6, atol=1e-6)
+    slopes = [jvp(lambda x, d, blend=blend: mixed(blend, x, d), (xy, z), along)[1] for blend in both]
+    torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-6)
     inputs = (xy.clone().requires_grad_(), z.clone().requires_grad_())
-    pulled = [torch.autograd.grad(mixed(blend, *inputs), inputs) for blend in both]
-    for mine, theirs in zip(*pulled, strict=True):
+    gradients = [torch.autograd.grad(mixed(blend, *inputs), inputs) for blend in both]
+    for mine, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
-    return len(crossings.inside), len(pierced.first), len(ends.near)
+    return len(crossings.inside), len(intersections.first), len(steps.near)
 
 
 @pytest.fixture
@@ -468,7 +466,7 @@ def test_no_crossings_of_an_empty_batch() -> None:
     points, faces = sphere()
     none = rasterize(torch.zeros(0, len(points), 2), torch.zeros(0, len(points)), faces, (8, 8))
     found = find_crossings(
-        torch.zeros(0, len(points), 2), torch.zeros(0, len(points)), faces, mesh_edges(faces), none, torch.zeros(0)
+        torch.zeros(0, len(points), 2), torch.zeros(0, len(points)), mesh_edges(faces), none, torch.zeros(0)
     )
     assert found.inside.shape == (0,) and found.ends.shape == (0, 2)
 
@@ -494,21 +492,21 @@ def test_a_far_checker_shows_its_mean_and_its_gradient_is_the_coverage() -> None
     assert float(mip_texture(checker).texels[-1].mean()) == pytest.approx(0.5, abs=1e-4)
 
 
-def test_cliffs_mix_nothing_and_move_with_the_nearer_surface() -> None:
+def test_depth_steps_mix_nothing_and_move_with_the_nearer_surface() -> None:
     corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
     pixels = torch.cat([corners * 5.3 + 10, corners * 9 + 10])[None]
     depth = torch.cat([torch.ones(4), torch.full((4,), 2.0)])[None]
     faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
     fragments = rasterize(pixels, depth, faces, (20, 20))
     none = torch.zeros(0, dtype=torch.int64)
-    rims = find_cliffs(8, faces, fragments, find_rims(mesh_edges(faces), fragments), none)
+    steps = find_depth_steps(8, faces, fragments, find_part_borders(mesh_edges(faces), fragments), none)
     seen = torch.where(fragments.face_index[0] >= 0, fragments.depth[0], 9.0)
-    assert len(rims.near) == int((seen.diff(dim=0) != 0).sum() + (seen.diff(dim=1) != 0).sum())
+    assert len(steps.near) == int((seen.diff(dim=0) != 0).sum() + (seen.diff(dim=1) != 0).sum())
     speed = torch.tensor([0.3, -0.7])
-    at, moved = jvp(lambda x: advance(rims, x, depth), (pixels,), (speed.expand_as(pixels),))[:2]
+    at, moved = jvp(lambda x: advance(steps, x, depth), (pixels,), (speed.expand_as(pixels),))[:2]
     assert not at.any()
-    onwards = torch.where(rims.far > rims.near, 1.0, -1.0)
-    torch.testing.assert_close(moved, speed[rims.axis] * onwards, atol=1e-5, rtol=0)
-    found = gap_of(rims.near[:1], rims.far[:1], rims.axis[:1], 400)
-    fewer = find_cliffs(8, faces, fragments, find_rims(mesh_edges(faces), fragments), found)
-    assert len(fewer.near) < len(rims.near)
+    onwards = torch.where(steps.far > steps.near, 1.0, -1.0)
+    torch.testing.assert_close(moved, speed[steps.axis] * onwards, atol=1e-5, rtol=0)
+    found = gap_of(steps.near[:1], steps.far[:1], steps.axis[:1], 400)
+    fewer = find_depth_steps(8, faces, fragments, find_part_borders(mesh_edges(faces), fragments), found)
+    assert len(fewer.near) < len(steps.near)

@@ -183,22 +183,6 @@ def test_triangles_that_cross_the_near_plane_are_clipped() -> None:
 
 
 @pytest.mark.usefixtures("pytorch3d")
-def test_culling_leaves_out_what_is_seen_from_behind() -> None:
-    ball = trimesh.creation.icosphere(subdivisions=2, radius=0.1)
-    points, faces = torch.tensor(np.asarray(ball.vertices)), torch.tensor(np.asarray(ball.faces))
-    camera = Camera.look_at(40, 32, 150.0, (0.1, 0.2, 0.6))
-    in_camera = camera.camera_points(points[None])
-    pixels, depth, size = camera.pixels(in_camera), in_camera[..., 2], (40, 32)
-    plain = rasterize_pytorch3d(pixels, depth, faces, size)
-    culled = rasterize_pytorch3d(pixels, depth, faces, size, cull_backfaces=True)
-    assert torch.equal(plain.face_index, culled.face_index) and int((plain.face_index >= 0).sum()) > 300
-    # Turned inside out, the far half is what is left.
-    inside = rasterize_pytorch3d(pixels, depth, faces.flip(1), size, cull_backfaces=True)
-    covered = (plain.face_index >= 0) & (inside.face_index >= 0)
-    assert float((inside.depth - plain.depth)[covered].mean()) > 0.05
-
-
-@pytest.mark.usefixtures("pytorch3d")
 def test_broken_and_hidden_triangles_are_left_out() -> None:
     corners = torch.tensor([[[2.0, 1], [14, 2], [5, 13], [9, 9]]])
     faces = torch.tensor([[0, 3, 1], [0, 1, 2], [3, 3, 1]])

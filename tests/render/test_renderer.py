@@ -17,10 +17,10 @@ from torch import Tensor
 from deepenergy import Camera, Rig
 from deepenergy.render import Renderer, rasterize
 from deepenergy.render.compiled import rasterize as rasterize_numba
-from deepenergy.render.lighting import frontal_light, sh_basis, sh_shade
-from deepenergy.render.operations import Backend
+from deepenergy.render.lighting import frontal_light, sh_basis
+from deepenergy.render.operations import Backend, vertex_normals
 from deepenergy.render.reference.interpolate import surface_points
-from deepenergy.render.reference.normals import vertex_normals
+from deepenergy.render.reference.lighting import sh_shade
 from deepenergy.render.texture import sample_texture
 
 TRIANGLE = torch.tensor([[[2.0, 1.0], [14.0, 2.0], [5.0, 13.0]]])

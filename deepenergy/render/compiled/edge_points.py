@@ -11,8 +11,6 @@ where v is the ends' coordinate across the line of centres.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numba
 import numpy as np
 import torch
@@ -20,36 +18,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepenergy.render.blend import EdgePoints
 from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
 
 
-@dataclass(frozen=True)
-class EdgePoints:
-    """E points of a batch; carries no gradient.
-
-    Attributes:
-        ends: `[E, 2]` the edge's vertices, flat into `B * V`.
-        axis: `[E]` 0 where the line of centres is a row, 1 where it is a column.
-        line: `[E]` which, counted from 0.
-        face: `[E]` a triangle that the edge belongs to.
-    """
-
-    ends: Tensor
-    axis: Tensor
-    line: Tensor
-    face: Tensor
-
-
-def edge_colours(
+def edge_colours_numba(
     points: EdgePoints, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"], colour: Float[Tensor, "b v 3"]
 ) -> Float[Tensor, "e 4"]:
-    """Colour and coverage, 1, at the points. CPU tensors; compiled, differentiable in the last three.
-
-    Args:
-        points: where.
-        pixels, depth: projected vertices, in samples and metres.
-        colour: of the vertices.
-    """
+    """Colour and coverage at points of edges; see `operations.edge_colours`. CPU tensors only."""
     constants = (points.ends, points.axis, points.line)
     return apply_compiled(_Colours, constants, (pixels, depth.to(pixels), colour.to(pixels)))
 
@@ -65,19 +41,19 @@ class _Colours:
         return torch.from_numpy(out)
 
     @staticmethod
-    def push(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
+    def jvp(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
         # Vertices of the batch in one row.
         moved, deeper, tinted = (array_of(part.flatten(1, 2)) for part in tangents)
         out = np.empty((len(moved), len(constants[0]), 4), moved.dtype)
-        _push(_plain(constants, inputs), moved, deeper, tinted, out)
+        _jvp(_plain(constants, inputs), moved, deeper, tinted, out)
         return torch.from_numpy(out)
 
     @staticmethod
-    def pull(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
+    def vjp(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
         given = array_of(cotangents)
         found = [np.zeros((len(given), *part.shape), given.dtype) for part in inputs]
         to_pixels, to_depth, to_colour = (part.reshape(len(given), -1, *part.shape[3:]) for part in found)
-        _pull(_plain(constants, inputs), given, to_pixels, to_depth, to_colour)
+        _vjp(_plain(constants, inputs), given, to_pixels, to_depth, to_colour)
         return tuple(torch.from_numpy(part) for part in found)
 
 
@@ -123,7 +99,7 @@ def _compute(plain: _Plain, out: NDArray[np.float32]) -> None:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _push(
+def _jvp(
     plain: _Plain,
     moved: NDArray[np.float32],
     deeper: NDArray[np.float32],
@@ -145,7 +121,7 @@ def _push(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _pull(
+def _vjp(
     plain: _Plain,
     given: NDArray[np.float32],
     to_pixels: NDArray[np.float32],
@@ -163,7 +139,7 @@ def _pull(
                 to_colour[t, a, k] += wa * value
                 to_colour[t, b, k] += wb * value
                 turn += value * (colour[b, k] - colour[a, k])
-            # As in `_push`.
+            # As in `_jvp`.
             to_pixels[t, a, across] -= turn * span * total * wa / depth[b]
             to_pixels[t, b, across] -= turn * span * total * wb / depth[a]
             to_depth[t, a] += turn * wa * wb / depth[a]

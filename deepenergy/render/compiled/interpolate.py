@@ -22,21 +22,14 @@ from deepenergy.render.fragments import Fragments
 _PIECES = 4
 
 
-def shade(
+def shade_numba(
     fragments: Fragments,
     faces: Int[Tensor, "f 3"],
     pixels: Float[Tensor, "b v 2"],
     depth: Float[Tensor, "b v"],
     colour: Float[Tensor, "b v 3"],
 ) -> Float[Tensor, "b 4 h w"]:
-    """Colour of every sample, black where nothing is, and coverage (0 or 1). CPU tensors.
-
-    Args:
-        fragments: visibility.
-        faces: triangles.
-        pixels, depth: projected vertices, in samples and metres.
-        colour: scene-linear colours of the vertices.
-    """
+    """Colour and coverage of every sample; see `operations.shade`. CPU tensors only."""
     constants = (fragments.face_index, fragments.barycentrics, faces)
     return apply_compiled(_Shade, constants, (pixels, depth.to(pixels), colour.to(pixels)))
 
@@ -57,7 +50,7 @@ class _Shade:
         return torch.from_numpy(out)
 
     @staticmethod
-    def push(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
+    def jvp(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
         index, _, faces = (array_of(part) for part in constants)
         pixels, depth, colour = (array_of(part) for part in inputs)
         moved, deeper, tinted = tangents
@@ -67,13 +60,13 @@ class _Shade:
         out = np.zeros((len(moved), len(index), 4, *index.shape[1:]), pixels.dtype)
 
         def rows(b: int, low: int, high: int) -> None:
-            _push(index[b], faces, pixels[b], depth[b], colour[b], place[b], tint[b], low, high, out[:, b])
+            _jvp(index[b], faces, pixels[b], depth[b], colour[b], place[b], tint[b], low, high, out[:, b])
 
         in_threads(rows, bands(*index.shape))
         return torch.from_numpy(out)
 
     @staticmethod
-    def pull(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
+    def vjp(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
         index, _, faces = (array_of(part) for part in constants)
         pixels, depth, colour = (array_of(part) for part in inputs)
         given = array_of(cotangents)
@@ -85,7 +78,7 @@ class _Shade:
         def rows(piece: int, n: int) -> None:
             t, b = divmod(n, len(pixels))
             low, high = height * piece // pieces, height * (piece + 1) // pieces
-            _pull(index[b], faces, pixels[b], depth[b], colour[b], given[t, b], low, high, found[piece, n])
+            _vjp(index[b], faces, pixels[b], depth[b], colour[b], given[t, b], low, high, found[piece, n])
 
         in_threads(rows, [(piece, n) for n in range(count) for piece in range(pieces)])
         total = torch.from_numpy(found.sum(0)).view(len(given), *pixels.shape[:2], 6)
@@ -147,7 +140,7 @@ def _slopes(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _push(
+def _jvp(
     index: NDArray[np.int64],
     faces: NDArray[np.int64],
     pixels: NDArray[np.float32],
@@ -193,7 +186,7 @@ def _push(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _pull(
+def _vjp(
     index: NDArray[np.int64],
     faces: NDArray[np.int64],
     pixels: NDArray[np.float32],

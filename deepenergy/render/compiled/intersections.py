@@ -1,6 +1,6 @@
-"""Where neighbouring samples of one image show different things, compiled for the CPU: piercings and rims.
+"""Where neighbouring samples of one image show different things, compiled for the CPU: intersections and borders.
 
-What reference/intersections.py and reference/depth_steps.py find, in one pass over the samples.
+What `find_intersections` and `find_part_borders` find, in one pass over the samples.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Pairs = NDArray[np.int64]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def seams_of_image(
+def intersections_of_image(
     xy: NDArray[np.float32],
     z: NDArray[np.float32],
     faces: NDArray[np.int64],
@@ -26,7 +26,7 @@ def seams_of_image(
     depth: NDArray[np.float32],
     focal: float,
 ) -> tuple[Pairs, Pairs]:
-    """Piercings and rims, `[M, 3]` each: first and second sample (flat into the image), and axis; by rows.
+    """Intersections and borders, `[M, 3]` each: first and second sample (flat into the image), and axis; by rows.
 
     Args:
         xy, z: projected vertices, in samples and metres.
@@ -37,7 +37,7 @@ def seams_of_image(
     """
     slopes = _slopes(xy, z, faces)
     height, width = index.shape
-    pierced, rims = np.empty((_ROOM, 3), np.int64), np.empty((_ROOM, 3), np.int64)
+    meetings, borders = np.empty((_ROOM, 3), np.int64), np.empty((_ROOM, 3), np.int64)
     met, ended = 0, 0
     for i in range(height):
         for axis in range(2 if i + 1 < height else 1):
@@ -49,9 +49,9 @@ def seams_of_image(
                 # The background is a part of its own.
                 whole = p >= 0 and q >= 0
                 if not whole or part[p] != part[q]:
-                    if ended == len(rims):
-                        rims = _longer(rims)
-                    rims[ended, 0], rims[ended, 1], rims[ended, 2] = i * width + j, io * width + jo, axis
+                    if ended == len(borders):
+                        borders = _longer(borders)
+                    borders[ended, 0], borders[ended, 1], borders[ended, 2] = i * width + j, io * width + jo, axis
                     ended += 1
                 if not whole:
                     continue
@@ -68,11 +68,11 @@ def seams_of_image(
                         touching = touching or faces[p, m] == faces[q, n]
                 if touching:
                     continue
-                if met == len(pierced):
-                    pierced = _longer(pierced)
-                pierced[met, 0], pierced[met, 1], pierced[met, 2] = i * width + j, io * width + jo, axis
+                if met == len(meetings):
+                    meetings = _longer(meetings)
+                meetings[met, 0], meetings[met, 1], meetings[met, 2] = i * width + j, io * width + jo, axis
                 met += 1
-    return pierced[:met], rims[:ended]
+    return meetings[:met], borders[:ended]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

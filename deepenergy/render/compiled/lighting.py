@@ -13,56 +13,23 @@ from torch import Tensor
 
 from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
 from deepenergy.render.compiled.rows import bands, in_threads
-from deepenergy.render.lighting import sh_shade
+from deepenergy.render.reference.lighting import DARKEST
 
 _C0, _C1, _C2 = math.sqrt(1 / (4 * math.pi)), math.sqrt(3 / (4 * math.pi)), math.sqrt(15 / (4 * math.pi))
 _C20 = math.sqrt(5 / (16 * math.pi))
-# With the clamped cosine over pi: 1, 2/3 and 1/4 by degree (lighting.py).
+# With the clamped cosine over pi: 1, 2/3 and 1/4 by degree (see `sh_basis_cosine`).
 _A1, _A2, _A20, _A22 = _C1 * 2 / 3, _C2 / 4, _C20 / 4, _C2 / 8
 
 
-# Nine coefficients can give negative light; a black hole in the face would be worse than a little too much.
-DARKEST = 0.02
-
-
-def reflected(
+def reflected_numba(
     normals: Float[Tensor, "b v 3"],
     light: Float[Tensor, "9 3"] | Float[Tensor, "b 9 3"],
     albedo: Float[Tensor, "v 3"],
     occlusion: Float[Tensor, " v"],
 ) -> Float[Tensor, "b v 3"]:
-    """Irradiance / pi, at least `DARKEST`, times what arrives, times albedo; differentiable in the first three.
-
-    Args:
-        normals: unit, in the light's axes.
-        light: coefficients, one set or one a mesh.
-        albedo: scene-linear.
-        occlusion: share of the light that reaches each vertex.
-
-    Raises:
-        ValueError: albedo or occlusion of another number of vertices.
-    """
-    batch, count = normals.shape[:2]
-    for name, value, expected in (("albedo", albedo, (count, 3)), ("occlusion", occlusion, (count,))):
-        if tuple(value.shape) != expected:
-            raise ValueError(f"{name}: found shape {tuple(value.shape)}; expected {expected}, one for each vertex")
-    if normals.device.type == "cpu":
-        inputs = (normals, light.expand(batch, 9, 3).to(normals), albedo.to(normals))
-        return apply_compiled(_Reflected, (occlusion.to(normals),), inputs)
-    return reflected_in_torch(normals, light, albedo, occlusion)
-
-
-def reflected_in_torch(
-    normals: Float[Tensor, "b v 3"],
-    light: Float[Tensor, "9 3"] | Float[Tensor, "b 9 3"],
-    albedo: Float[Tensor, "v 3"],
-    occlusion: Float[Tensor, " v"],
-) -> Float[Tensor, "b v 3"]:
-    """The same on any device."""
-    batch, count = normals.shape[:2]
-    image = torch.arange(batch, device=normals.device).repeat_interleave(count)
-    arriving = sh_shade(normals.flatten(0, 1), light.to(normals), image).view(batch, count, -1)
-    return arriving.clamp_min(DARKEST) * (occlusion[:, None] * albedo).to(normals)
+    """Light that vertices reflect; see `operations.reflected`. CPU tensors only."""
+    inputs = (normals, light.expand(len(normals), 9, 3).to(normals), albedo.to(normals))
+    return apply_compiled(_Reflected, (occlusion.to(normals),), inputs)
 
 
 class _Reflected:
@@ -81,22 +48,22 @@ class _Reflected:
         return torch.from_numpy(out)
 
     @staticmethod
-    def push(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
+    def jvp(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
         normals, light, albedo = (array_of(part) for part in inputs)
         # Tangents last, so that the inner loop runs along memory.
         turned, changed = (array_of(part.permute(1, 2, 3, 0)) for part in tangents[:2])
         painted = array_of(tangents[2].permute(1, 2, 0))
         out = np.empty_like(turned)
         which = (bool(changed.any()), bool(painted.any()))
-        _push(normals, light, albedo, array_of(constants[0]), turned, changed, painted, which, out)
+        _jvp(normals, light, albedo, array_of(constants[0]), turned, changed, painted, which, out)
         return torch.from_numpy(out).permute(3, 0, 1, 2)
 
     @staticmethod
-    def pull(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
+    def vjp(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
         normals, light, albedo = (array_of(part) for part in inputs)
         given = array_of(cotangents)
         found = [np.zeros((len(given), *part.shape), given.dtype) for part in inputs]
-        _pull(normals, light, albedo, array_of(constants[0]), given, *found)
+        _vjp(normals, light, albedo, array_of(constants[0]), given, *found)
         return tuple(torch.from_numpy(part) for part in found)
 
 
@@ -146,7 +113,7 @@ def _compute(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _push(
+def _jvp(
     normals: NDArray[np.float32],
     light: NDArray[np.float32],
     albedo: NDArray[np.float32],
@@ -181,7 +148,7 @@ def _push(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _pull(
+def _vjp(
     normals: NDArray[np.float32],
     light: NDArray[np.float32],
     albedo: NDArray[np.float32],

@@ -1,6 +1,6 @@
 """Compiled operations as differentiable ones: reverse mode, forward mode, and `vmap` over tangents or cotangents.
 
-An operation knows how to compute itself, to push tangents forward and to pull cotangents back, many at a time. First
+An operation computes itself, its derivatives along tangents (jvp) and their transpose (vjp), many at a time. First
 derivatives only: a derivative of a derivative is refused.
 """
 
@@ -25,12 +25,12 @@ class Operation(Protocol):
         ...
 
     @staticmethod
-    def push(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
+    def jvp(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
         """Its derivatives along `[T, ...]` tangents of the inputs, `[T, ...]`."""
         ...
 
     @staticmethod
-    def pull(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
+    def vjp(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
         """The transpose: `[T, ...]` of each input for `[T, ...]` of the output."""
         ...
 
@@ -63,7 +63,7 @@ class _Compute(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
-        found = _Pull.apply(ctx.operation, ctx.split, *ctx.saved_tensors, cotangents[0][None])
+        found = _Vjp.apply(ctx.operation, ctx.split, *ctx.saved_tensors, cotangents[0][None])
         return (None,) * (2 + ctx.split) + tuple(part[0] for part in found)
 
     @staticmethod
@@ -71,7 +71,7 @@ class _Compute(torch.autograd.Function):
         inputs = ctx.saved_tensors[ctx.split :]
         pairs = zip(inputs, tangents[2 + ctx.split :], strict=True)
         known = [torch.zeros_like(x)[None] if t is None else t[None] for x, t in pairs]
-        return _Push.apply(ctx.operation, ctx.split, *ctx.saved_tensors, *known)[0]
+        return _Jvp.apply(ctx.operation, ctx.split, *ctx.saved_tensors, *known)[0]
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], operation: type[Operation], split: int, *given: Tensor) -> Any:
@@ -95,43 +95,43 @@ class _FirstOrder(torch.autograd.Function):
         raise _second()
 
 
-class _Push(_FirstOrder):
+class _Jvp(_FirstOrder):
     """Of constants, inputs and `[T, ...]` tangents."""
 
     @staticmethod
     def forward(operation: type[Operation], split: int, *given: Tensor) -> Tensor:
         plain = tuple(part.detach() for part in given)
         middle = (len(plain) + split) // 2
-        return operation.push(plain[:split], plain[split:middle], plain[middle:])
+        return operation.jvp(plain[:split], plain[split:middle], plain[middle:])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], operation: type[Operation], split: int, *given: Tensor) -> Any:
         dims, middle, size = in_dims[2:], (len(given) + split) // 2, info.batch_size
         if any(d is not None for d in dims[:middle]):
             each = _one_by_one(given, dims, size)
-            return torch.stack([_Push.apply(operation, split, *one) for one in each]), 0
+            return torch.stack([_Jvp.apply(operation, split, *one) for one in each]), 0
         pairs = zip(given[middle:], dims[middle:], strict=True)
         tangents = [_in_front(t, d, size).flatten(0, 1) for t, d in pairs]
-        return _Push.apply(operation, split, *given[:middle], *tangents).unflatten(0, (size, -1)), 0
+        return _Jvp.apply(operation, split, *given[:middle], *tangents).unflatten(0, (size, -1)), 0
 
 
-class _Pull(_FirstOrder):
+class _Vjp(_FirstOrder):
     """Of constants, inputs and `[T, ...]` cotangents."""
 
     @staticmethod
     def forward(operation: type[Operation], split: int, *given: Tensor) -> Tensors:
         plain = tuple(part.detach() for part in given)
-        return operation.pull(plain[:split], plain[split:-1], plain[-1])
+        return operation.vjp(plain[:split], plain[split:-1], plain[-1])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], operation: type[Operation], split: int, *given: Tensor) -> Any:
         dims, size = in_dims[2:], info.batch_size
         if any(d is not None for d in dims[:-1]):
-            found = [_Pull.apply(operation, split, *one) for one in _one_by_one(given, dims, size)]
+            found = [_Vjp.apply(operation, split, *one) for one in _one_by_one(given, dims, size)]
             stacked = tuple(torch.stack(column) for column in zip(*found, strict=True))
         else:
             cotangents = _in_front(given[-1], dims[-1], size).flatten(0, 1)
-            found = _Pull.apply(operation, split, *given[:-1], cotangents)
+            found = _Vjp.apply(operation, split, *given[:-1], cotangents)
             stacked = tuple(part.unflatten(0, (size, -1)) for part in found)
         return stacked, (0,) * len(stacked)
 

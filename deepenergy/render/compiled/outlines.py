@@ -1,4 +1,4 @@
-"""The blend at outlines on the CPU, compiled: what `outlines` and `blend_of` of reference/outlines.py find.
+"""The blend at outlines on the CPU, compiled: what `find_outlines_torch` and `blend_of` find.
 
 Which samples are mixed is decided without a gradient. The shares of those are functions of a few vertices each, whose
 derivatives are written down with them; that makes both modes one sparse product.
@@ -12,13 +12,12 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepenergy.render.blend import Blend
-from deepenergy.render.compiled.edge_points import EdgePoints
-from deepenergy.render.compiled.intersections import seams_of_image
+from deepenergy.render.blend import Blend, EdgePoints
+from deepenergy.render.compiled.intersections import intersections_of_image
 from deepenergy.render.compiled.operation import Tensors, apply_compiled, array_of
 from deepenergy.render.compiled.rows import in_threads
 from deepenergy.render.compiled.silhouettes import AXIS, EDGE, FIRST_END, INSIDE, OUTSIDE, SECOND_END, contours_of_image
@@ -58,18 +57,16 @@ class LinearBlend:
         return Blend(self.target, self.source, share, EdgePoints(self.ends, self.axis, self.line, self.face))
 
 
-def find_blend(
+def find_blend_numba(
     pixels: Float[Tensor, "b v 2"],
     depth: Float[Tensor, "b v"],
-    faces: Int[Tensor, "f 3"],
     edges: MeshEdges,
     fragments: Fragments,
     focal: Float[Tensor, " b"],
     near: float = 1e-3,
-    cull_backfaces: bool = False,
 ) -> LinearBlend:
-    """The blend of CPU tensors; arguments as for `find_crossings`."""
-    xy, z, triangles = array_of(pixels), array_of(depth.to(pixels)), array_of(faces)
+    """The blend at outlines; see `operations.find_outlines`. CPU tensors only."""
+    xy, z, triangles = array_of(pixels), array_of(depth.to(pixels)), array_of(edges.faces)
     index, seen, bary = (array_of(t) for t in (fragments.face_index, fragments.depth, fragments.barycentrics))
     ends, of_face, part = (array_of(t) for t in (edges.ends, edges.of_face, edges.part))
     lens = focal.tolist()
@@ -77,14 +74,14 @@ def find_blend(
     def search(b: int, kind: int) -> tuple[NDArray[np.int64], ...]:
         if kind == 0:
             given = (xy[b], z[b], triangles, ends, of_face, index[b], seen[b], 1.0 / lens[b])
-            return (contours_of_image(*given, near, cull_backfaces),)
-        return seams_of_image(xy[b], z[b], triangles, part, index[b], seen[b], lens[b])
+            return (contours_of_image(*given, near),)
+        return intersections_of_image(xy[b], z[b], triangles, part, index[b], seen[b], lens[b])
 
     found = in_threads(search, [(b, kind) for b in range(len(xy)) for kind in range(2)])
 
     def mix(b: int) -> tuple[NDArray[np.generic], ...]:
-        contours, pierced, rims = *found[2 * b], *found[2 * b + 1]
-        return _mixed(contours, pierced, rims, triangles, xy[b], z[b], index[b], seen[b], bary[b], b)
+        contours, meetings, borders = *found[2 * b], *found[2 * b + 1]
+        return _mixed(contours, meetings, borders, triangles, xy[b], z[b], index[b], seen[b], bary[b], b)
 
     columns = zip(*in_threads(mix, [(b,) for b in range(len(xy))]), strict=True)
     joined = [c[0] if len(c) == 1 else np.concatenate(c) for c in columns] or _none()
@@ -111,24 +108,24 @@ class _Shares:
         return constants[0].to(inputs[0].dtype, copy=True)
 
     @staticmethod
-    def push(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
+    def jvp(constants: Tensors, inputs: Tensors, tangents: Tensors) -> Tensor:
         _, corners, slope = (array_of(part) for part in constants)
         moved, deeper = (array_of(part) for part in tangents)
         out = np.empty((len(moved), len(corners)), moved.dtype)
-        _push(corners, slope, moved.reshape(len(moved), -1, 2), deeper.reshape(len(moved), -1), out)
+        _jvp(corners, slope, moved.reshape(len(moved), -1, 2), deeper.reshape(len(moved), -1), out)
         return torch.from_numpy(out)
 
     @staticmethod
-    def pull(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
+    def vjp(constants: Tensors, inputs: Tensors, cotangents: Tensor) -> Tensors:
         _, corners, slope = (array_of(part) for part in constants)
         given = array_of(cotangents)
         found = [np.zeros((len(given), *part.shape), given.dtype) for part in inputs]
-        _pull(corners, slope, given, found[0].reshape(len(given), -1, 2), found[1].reshape(len(given), -1))
+        _vjp(corners, slope, given, found[0].reshape(len(given), -1, 2), found[1].reshape(len(given), -1))
         return tuple(torch.from_numpy(part) for part in found)
 
 
 @numba.njit(cache=True, nogil=True)
-def _push(
+def _jvp(
     corners: NDArray[np.int64],
     slope: NDArray[np.float64],
     moved: NDArray[np.float32],
@@ -149,7 +146,7 @@ def _push(
 
 
 @numba.njit(cache=True, nogil=True)
-def _pull(
+def _vjp(
     corners: NDArray[np.int64],
     slope: NDArray[np.float64],
     given: NDArray[np.float32],
@@ -171,8 +168,8 @@ def _pull(
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _mixed(
     contours: NDArray[np.int64],
-    pierced: NDArray[np.int64],
-    rims: NDArray[np.int64],
+    meetings: NDArray[np.int64],
+    borders: NDArray[np.int64],
     faces: NDArray[np.int64],
     xy: NDArray[np.float32],
     z: NDArray[np.float32],
@@ -193,7 +190,7 @@ def _mixed(
     width, samples = index.shape[1], index.size
     # Gaps that have an outline, by the sample that comes first and the axis, and samples at one.
     taken, known = np.zeros((2, samples), np.bool_), np.zeros(samples, np.bool_)
-    most = len(contours) + len(pierced) + 2 * len(rims)
+    most = len(contours) + len(meetings) + 2 * len(borders)
     target, source = np.empty(most, np.int64), np.empty(most, np.int64)
     axes, edge, share = np.empty(most, np.int64), np.full(most, -1, np.int64), np.empty(most)
     corners, slope = np.full((most, _MOST), -1, np.int64), np.empty((most, _MOST, 3))
@@ -207,8 +204,8 @@ def _mixed(
         if target[count] == q:
             edge[count] = contours[m, EDGE]
         count += 1
-    for m in range(len(pierced)):
-        p, q, axis = pierced[m, 0], pierced[m, 1], pierced[m, 2]
+    for m in range(len(meetings)):
+        p, q, axis = meetings[m, 0], meetings[m, 1], meetings[m, 2]
         # The contour has the gap.
         if taken[axis, p]:
             continue
@@ -219,8 +216,8 @@ def _mixed(
         _share(distance, p, q, axis, count, target, source, axes, share, slope)
         count += 1
     count = _along_the_larger(count, target, source, axes, share, corners, slope, edge)
-    for m in range(len(rims)):
-        p, q, axis = rims[m, 0], rims[m, 1], rims[m, 2]
+    for m in range(len(borders)):
+        p, q, axis = borders[m, 0], borders[m, 1], borders[m, 2]
         if known[p] or known[q]:
             continue
         i, j, io, jo = p // width, p % width, q // width, q % width
@@ -228,7 +225,7 @@ def _mixed(
             p, q, i, j = q, p, io, jo
         for sign in (1.0, -1.0):
             corners[count, :3], corners[count, 3:] = faces[index[i, j]], -1
-            _cliff(xy, z, corners[count], bary[i, j], axis, 0.5 * sign if q > p else -0.5 * sign, slope[count])
+            _depth_step(xy, z, corners[count], bary[i, j], axis, 0.5 * sign if q > p else -0.5 * sign, slope[count])
             target[count], source[count] = (q, p) if sign > 0 else (p, q)
             axes[count], edge[count], share[count] = axis, -1, 0.0
             count += 1
@@ -316,7 +313,7 @@ def _inverse_depth(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _cliff(
+def _depth_step(
     xy: NDArray[np.float32],
     z: NDArray[np.float32],
     corners: NDArray[np.int64],

@@ -44,7 +44,6 @@ def rasterize_numba(
     faces: Int[Tensor, "f 3"],
     size: tuple[int, int],
     near: float = 1e-3,
-    cull_backfaces: bool = False,
 ) -> Fragments:
     """Visibility of projected meshes; see `rasterize`. CPU tensors only."""
     batch, (width, height) = pixels.shape[0], size
@@ -62,7 +61,7 @@ def rasterize_numba(
 
     def draw(b: int, low: int, high: int) -> bool:
         out = (index[b], bary[b], z_out[b])
-        return _draw_rows(corners[b], triangles, cut[b], low, high, cull_backfaces, *out)
+        return _draw_rows(corners[b], triangles, cut[b], low, high, *out)
 
     # Where there are fewer images than threads each thread has some rows.
     pieces = min(-(-torch.get_num_threads() // max(batch, 1)), max(1, len(triangles) // _LEAST_TRIANGLES))
@@ -130,7 +129,6 @@ def _draw_rows(
     cut: _Parts,
     low: int,
     high: int,
-    cull: bool,
     index: NDArray[np.int64],
     bary: NDArray[np.float32],
     depth: NDArray[np.float32],
@@ -138,10 +136,10 @@ def _draw_rows(
     """Rows of one image, of a mesh and of the parts of triangles that were cut; whether all of these have vertices."""
     index[low:high] = _NOTHING
     cut_corners, cut_faces, owner = cut
-    if not _draw(corners, faces, owner[:0], low, high, cull, index):
+    if not _draw(corners, faces, owner[:0], low, high, index):
         return False
     if len(cut_faces):
-        _draw(cut_corners, cut_faces, owner, low, high, cull, index)
+        _draw(cut_corners, cut_faces, owner, low, high, index)
     _resolve(corners, faces, low, high, index, bary, depth)
     return True
 
@@ -154,7 +152,6 @@ def _draw(
     owner: NDArray[np.int64],
     low: int,
     high: int,
-    cull: bool,
     buffer: NDArray[np.int64],
 ) -> bool:
     """Triangles over rows of the buffer; their numbers are those of `owner` if any.
@@ -196,13 +193,12 @@ def _draw(
             if not (abs(area) > 1e-12):
                 continue
             if turn == 0 and area > 0:
-                if not cull:
-                    later[count, 0] = f
-                    later[count, 1] = _first_and_last(int(i0) - low, int(i1) - low)
-                    later[count, 2] = _first_and_last(int(j0), int(j1))
-                    # At the samples it may be a rounding error more.
-                    later[count, 3] = np.float32(max(inv_a, inv_b, inv_c) * 1.000001).view(np.int32)
-                    count += np.uint64(1)
+                later[count, 0] = f
+                later[count, 1] = _first_and_last(int(i0) - low, int(i1) - low)
+                later[count, 2] = _first_and_last(int(j0), int(j1))
+                # At the samples it may be a rounding error more.
+                later[count, 3] = np.float32(max(inv_a, inv_b, inv_c) * 1.000001).view(np.int32)
+                count += np.uint64(1)
                 continue
             if area < 0:
                 bx, by, inv_b, cx, cy, inv_c = cx, cy, inv_c, bx, by, inv_b

@@ -1,4 +1,4 @@
-"""The contours of one image, compiled for the CPU: what reference/silhouettes.py finds."""
+"""The contours of one image, compiled for the CPU: what `find_crossings` finds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def contours_of_image(
     depth: NDArray[np.float32],
     sample: float,
     near: float,
-    cull_backfaces: bool,
 ) -> NDArray[np.int64]:
     """`[M, 6]`: inside and outside (flat into the image), the edge's two vertices, the axis, and the edge; by gap.
 
@@ -33,9 +32,9 @@ def contours_of_image(
         faces, ends, of_face: the mesh and its edges.
         index, depth: its visibility.
         sample: width of a sample at a depth of 1.
-        near, cull_backfaces: as in `rasterize`.
+        near: as in `rasterize`.
     """
-    side = _sides(xy, z, faces, of_face, near, cull_backfaces, len(ends))
+    side = _sides(xy, z, faces, of_face, near, len(ends))
     found, reach = _scan(xy, z, ends, side, index, depth, sample)
     return found[_farthest(np.minimum(found[:, 0], found[:, 1]) + index.size * found[:, 4], reach)]
 
@@ -47,7 +46,6 @@ def _sides(
     faces: NDArray[np.int64],
     of_face: NDArray[np.int64],
     near: float,
-    cull_backfaces: bool,
     edges: int,
 ) -> NDArray[np.uint8]:
     """Bit 1: a triangle on the left of the edge (from its first end), bit 2: on its right, as y grows downwards."""
@@ -60,7 +58,7 @@ def _sides(
             continue
         ax, ay = np.float64(xy[a, 0]), np.float64(xy[a, 1])
         area = (xy[b, 0] - ax) * (xy[c, 1] - ay) - (xy[b, 1] - ay) * (xy[c, 0] - ax)
-        if area == 0 or (cull_backfaces and area > 0):
+        if area == 0:
             continue
         # What a forward edge gets, or the other: 1 xor 3 is 2, 2 xor 3 is 1.
         bit = np.uint8(1) if area > 0 else np.uint8(2)

@@ -20,7 +20,7 @@ from deepenergy.render.reference.intersections import marked
 
 
 @dataclass(frozen=True)
-class Cliffs:
+class DepthSteps:
     """M pairs of neighbouring samples; carries no gradient.
 
     Attributes:
@@ -37,10 +37,10 @@ class Cliffs:
     axis: Tensor
 
 
-Rims = tuple[Int[Tensor, " m"], Int[Tensor, " m"]]
+Borders = tuple[Int[Tensor, " m"], Int[Tensor, " m"]]
 
 
-def find_rims(edges: MeshEdges, fragments: Fragments) -> Rims:
+def find_part_borders(edges: MeshEdges, fragments: Fragments) -> Borders:
     """Neighbouring samples of different parts: the first of each pair (flat into `B * H * W`), and the axis."""
     part, index = edges.part, fragments.face_index
     height, width = index.shape[1:]
@@ -56,20 +56,20 @@ def find_rims(edges: MeshEdges, fragments: Fragments) -> Rims:
     return first, axis
 
 
-def find_cliffs(
-    vertices: int, faces: Int[Tensor, "f 3"], fragments: Fragments, rims: Rims, found: Int[Tensor, " n"]
-) -> Cliffs:
+def find_depth_steps(
+    vertices: int, faces: Int[Tensor, "f 3"], fragments: Fragments, borders: Borders, found: Int[Tensor, " n"]
+) -> DepthSteps:
     """Pairs of samples of different parts whose gap is none of `found` (numbered as by `gap_of`).
 
     Args:
         vertices: of one mesh.
         faces: the mesh.
         fragments: its visibility.
-        rims: from `find_rims`.
+        borders: from `find_part_borders`.
         found: gaps that have an outline.
     """
     height, width = fragments.face_index.shape[1:]
-    first, axis = rims
+    first, axis = borders
     second = first + torch.where(axis == 0, 1, width)
     samples = fragments.face_index.numel()
     left = ~marked(found, 2 * samples)[first + samples * axis]
@@ -83,14 +83,16 @@ def find_cliffs(
     near, far = torch.where(nearer, first, second), torch.where(nearer, second, first)
     image = torch.div(near, height * width, rounding_mode="floor")
     corners = faces[face[near]] + (image * vertices)[:, None]
-    return Cliffs(near, far, corners, fragments.barycentrics.reshape(-1, 3)[near], axis)
+    return DepthSteps(near, far, corners, fragments.barycentrics.reshape(-1, 3)[near], axis)
 
 
-def advance(cliffs: Cliffs, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]) -> Float[Tensor, " m"]:
+def advance(
+    depth_steps: DepthSteps, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]
+) -> Float[Tensor, " m"]:
     """How far each nearer surface moves from its own sample towards the other: 0, with a derivative in both modes."""
-    flat = cliffs.corners.reshape(-1)
-    weight = cliffs.barycentrics.to(pixels) * depth.reshape(-1)[flat].view(-1, 3)
+    flat = depth_steps.corners.reshape(-1)
+    weight = depth_steps.barycentrics.to(pixels) * depth.reshape(-1)[flat].view(-1, 3)
     corner = pixels.reshape(-1, 2)[flat].view(-1, 3, 2)
     at = (weight[..., None] * corner).sum(1) / weight.sum(1, keepdim=True)
-    along = torch.where(cliffs.axis == 0, at[:, 0], at[:, 1])
-    return (along - along.detach()) * torch.where(cliffs.far > cliffs.near, 1.0, -1.0).to(pixels)
+    along = torch.where(depth_steps.axis == 0, at[:, 0], at[:, 1])
+    return (along - along.detach()) * torch.where(depth_steps.far > depth_steps.near, 1.0, -1.0).to(pixels)

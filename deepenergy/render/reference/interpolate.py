@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepenergy.render.compiled.edge_points import EdgePoints
+from deepenergy.render.blend import EdgePoints
+from deepenergy.render.derivatives import differentiated
 from deepenergy.render.fragments import Fragments
-from deepenergy.render.no_gradient import differentiated
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,49 @@ def edge_surface(
     first: int,
 ) -> Surface:
     """The points as surface points of their triangles, numbered from `first`; on any device."""
-    flat, count = pixels.reshape(-1), pixels.shape[1]
-    va, vb = flat[2 * points.ends + (1 - points.axis)[:, None]].unbind(1)
-    share = (points.line + 0.5 - va) / (vb - va)
-    weight = torch.stack([1 - share, share], 1) / depth.reshape(-1)[points.ends].to(pixels)
-    weight = weight / weight.sum(1, keepdim=True)
+    count, weight = pixels.shape[1], _edge_weights(points, pixels, depth)
     batch = torch.div(points.ends[:, 0], count, rounding_mode="floor")
     corners = faces[points.face]
     here = corners[:, :, None] == (points.ends - count * batch[:, None])[:, None]
     where = first + torch.arange(len(batch), device=batch.device)
     return Surface(where, batch, corners, points.face, (here * weight[:, None]).sum(2))
+
+
+def shade_torch(
+    fragments: Fragments,
+    faces: Int[Tensor, "f 3"],
+    pixels: Float[Tensor, "b v 2"],
+    depth: Float[Tensor, "b v"],
+    colour: Float[Tensor, "b v 3"],
+) -> Float[Tensor, "b 4 h w"]:
+    """Colour and coverage of every sample; see `operations.shade`. On any device."""
+    surface = surface_points(fragments, pixels, depth, faces)
+    flat = scattered(surface, surface.interpolate(colour), fragments.face_index.numel())
+    return flat.view(*fragments.face_index.shape, 4).permute(0, 3, 1, 2)
+
+
+def scattered(surface: Surface, colour: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "count 4"]:
+    """Colour and coverage of `count` samples, black where no surface point is."""
+    flat = torch.zeros(count, 4, dtype=colour.dtype, device=colour.device)
+    return flat.index_copy(0, surface.where, torch.cat([colour, torch.ones_like(colour[:, :1])], 1))
+
+
+def edge_colours_torch(
+    points: EdgePoints, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"], colour: Float[Tensor, "b v 3"]
+) -> Float[Tensor, "e 4"]:
+    """Colour and coverage at points of edges; see `operations.edge_colours`. On any device."""
+    weight = _edge_weights(points, pixels, depth).to(colour)
+    value = (weight[..., None] * colour.reshape(-1, 3)[points.ends]).sum(1)
+    return torch.cat([value, torch.ones_like(value[:, :1])], 1)
+
+
+def _edge_weights(points: EdgePoints, pixels: Tensor, depth: Tensor) -> Float[Tensor, "e 2"]:
+    """Perspective-correct weights of the ends of the points' edges."""
+    flat = pixels.reshape(-1)
+    va, vb = flat[2 * points.ends + (1 - points.axis)[:, None]].unbind(1)
+    share = (points.line + 0.5 - va) / (vb - va)
+    weight = torch.stack([1 - share, share], 1) / depth.reshape(-1)[points.ends].to(pixels)
+    return weight / weight.sum(1, keepdim=True)
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:

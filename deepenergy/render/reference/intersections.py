@@ -22,7 +22,7 @@ LEAST_PARTING, LEAST_WITHIN = 0.2, 1.0
 
 
 @dataclass(frozen=True)
-class Piercings:
+class Intersections:
     """M pairs of neighbouring samples between which two triangles meet; carries no gradient.
 
     Attributes:
@@ -37,33 +37,32 @@ class Piercings:
     axis: Tensor
 
 
-def find_piercings(
+def find_intersections(
     pixels: Float[Tensor, "b v 2"],
     depth: Float[Tensor, "b v"],
-    faces: Int[Tensor, "f 3"],
     edges: MeshEdges,
     fragments: Fragments,
     focal: Float[Tensor, " b"],
-) -> Piercings:
+) -> Intersections:
     """Pairs of samples whose surfaces meet between them; as `find_crossings` otherwise."""
     height, width = fragments.face_index.shape[1:]
-    found = _in_images(pixels.detach(), depth.detach(), faces, edges.part, fragments, focal)
+    found = _in_images(pixels.detach(), depth.detach(), edges, fragments, focal)
     none = torch.zeros(0, dtype=torch.int64, device=pixels.device)
     first, second, axis = (torch.cat([none, *column]) for column in zip(*found, strict=True)) if found else (none,) * 3
     face = fragments.face_index.reshape(-1)
     image = torch.div(first, height * width, rounding_mode="floor")
-    corners = faces[torch.stack([face[first], face[second]], 1)] + (image * pixels.shape[1])[:, None, None]
-    return Piercings(first, second, corners, axis)
+    corners = edges.faces[torch.stack([face[first], face[second]], 1)] + (image * pixels.shape[1])[:, None, None]
+    return Intersections(first, second, corners, axis)
 
 
 def _in_images(
-    pixels: Tensor, depth: Tensor, faces: Tensor, part: Tensor, fragments: Fragments, focal: Tensor
+    pixels: Tensor, depth: Tensor, edges: MeshEdges, fragments: Fragments, focal: Tensor
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """First, second and axis of the pairs of every image."""
     found = []
     for b, (xy, z) in enumerate(zip(pixels.double(), depth.double(), strict=True)):
         index, seen = fragments.face_index[b], fragments.depth[b].double()
-        first, second, axis = _pairs(index, seen, _slopes(xy, z, faces), faces, part, float(focal[b]))
+        first, second, axis = _pairs(index, seen, _slopes(xy, z, edges.faces), edges.faces, edges.part, float(focal[b]))
         found.append((first + b * index.numel(), second + b * index.numel(), axis))
     return found
 
@@ -103,18 +102,18 @@ def _pairs(
 
 
 def meeting(
-    piercings: Piercings, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"], size: tuple[int, int]
+    intersections: Intersections, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"], size: tuple[int, int]
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
     """By how much inverse depth of each sample's own plane is above the other's, at the first and at the second sample.
 
     The planes meet at `a / (a + b)` of the way. Differentiable in both modes.
     """
     difference = []
-    for sample, sign in ((piercings.first, 1), (piercings.second, -1)):
+    for sample, sign in ((intersections.first, 1), (intersections.second, -1)):
         within = sample % (size[0] * size[1])
         row = torch.div(within, size[0], rounding_mode="floor")
         centre = torch.stack([within - row * size[0], row], 1).to(pixels) + 0.5
-        inverse = [_inverse_depth(piercings.corners[:, k], pixels, depth, centre) for k in range(2)]
+        inverse = [_inverse_depth(intersections.corners[:, k], pixels, depth, centre) for k in range(2)]
         difference.append(sign * (inverse[0] - inverse[1]))
     return difference[0], difference[1]
 
@@ -131,9 +130,9 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
 
 
-def apart(piercings: Piercings, others: Int[Tensor, " n"], samples: int) -> Bool[Tensor, " m"]:
+def apart(intersections: Intersections, others: Int[Tensor, " n"], samples: int) -> Bool[Tensor, " m"]:
     """Which lie in none of the gaps `others`, numbered as by `gap_of`."""
-    return ~marked(others, 2 * samples)[gap_of(piercings.first, piercings.second, piercings.axis, samples)]
+    return ~marked(others, 2 * samples)[gap_of(intersections.first, intersections.second, intersections.axis, samples)]
 
 
 def marked(places: Int[Tensor, " n"], count: int) -> Bool[Tensor, " count"]:

@@ -2,7 +2,7 @@
 
 A sample shows what covers its centre. Where a contour passes between it and its neighbour at a distance d from the
 centre (in samples), half a sample minus d of the other side shows in it: the sample is blended by that share with its
-neighbour or, where the sample lies beyond the contour, with the colour of the surface at its edge (edge_points.py). As
+neighbour or, where the sample lies beyond the contour, with the colour of the surface at its edge (`edge_colours`). As
 the contour reaches the centre the share is one half from either side, so nothing jumps. Of row and column the one with
 the larger share is taken, which along a straight line is the one that it crosses more steeply: its shares add up to the
 exact area under the line. Blending along rows and columns is that of Laine et al. 2020, Modular
@@ -18,43 +18,41 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepenergy.render.blend import Blend
-from deepenergy.render.compiled.edge_points import EdgePoints
+from deepenergy.render.blend import Blend, EdgePoints
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
-from deepenergy.render.reference.depth_steps import Cliffs, advance, find_cliffs, find_rims
-from deepenergy.render.reference.intersections import Piercings, apart, find_piercings, gap_of, meeting
+from deepenergy.render.reference.depth_steps import DepthSteps, advance, find_depth_steps, find_part_borders
+from deepenergy.render.reference.intersections import Intersections, apart, find_intersections, gap_of, meeting
 from deepenergy.render.reference.silhouettes import Crossings, find_crossings
 
 
-def outlines(
+def find_outlines_torch(
     pixels: Float[Tensor, "b v 2"],
     depth: Float[Tensor, "b v"],
-    faces: Int[Tensor, "f 3"],
     edges: MeshEdges,
     fragments: Fragments,
     focal: Float[Tensor, " b"],
     near: float = 1e-3,
-    cull_backfaces: bool = False,
-) -> tuple[Crossings, Piercings, Cliffs]:
+) -> tuple[Crossings, Intersections, DepthSteps]:
     """Where outlines pass between samples; no gradient. Arguments as for `find_crossings`."""
-    crossings = find_crossings(pixels, depth, faces, edges, fragments, focal, near, cull_backfaces)
-    piercings = find_piercings(pixels, depth, faces, edges, fragments, focal)
-    rims = find_rims(edges, fragments)
+    crossings = find_crossings(pixels, depth, edges, fragments, focal, near)
+    intersections = find_intersections(pixels, depth, edges, fragments, focal)
+    borders = find_part_borders(edges, fragments)
     samples = fragments.face_index.numel()
-    kept = apart(piercings, gap_of(crossings.inside, crossings.outside, crossings.axis, samples), samples)
-    fields = (piercings.first, piercings.second, piercings.corners, piercings.axis)
-    piercings = Piercings(*(part[kept] for part in fields))
-    gaps = [gap_of(*ends, samples) for ends in (
-        (crossings.inside, crossings.outside, crossings.axis), (piercings.first, piercings.second, piercings.axis)
-    )]  # fmt: skip
-    return crossings, piercings, find_cliffs(pixels.shape[1], faces, fragments, rims, torch.cat(gaps))
+    kept = apart(intersections, gap_of(crossings.inside, crossings.outside, crossings.axis, samples), samples)
+    fields = (intersections.first, intersections.second, intersections.corners, intersections.axis)
+    intersections = Intersections(*(part[kept] for part in fields))
+    gaps = [
+        gap_of(crossings.inside, crossings.outside, crossings.axis, samples),
+        gap_of(intersections.first, intersections.second, intersections.axis, samples),
+    ]
+    return crossings, intersections, find_depth_steps(pixels.shape[1], edges.faces, fragments, borders, torch.cat(gaps))
 
 
 def blend_of(
     crossings: Crossings,
-    piercings: Piercings,
-    cliffs: Cliffs,
+    intersections: Intersections,
+    depth_steps: DepthSteps,
     pixels: Float[Tensor, "b v 2"],
     depth: Float[Tensor, "b v"],
     size: tuple[int, int],
@@ -62,29 +60,29 @@ def blend_of(
     """The blend at outlines.
 
     Args:
-        crossings, piercings, cliffs: from `outlines`.
+        crossings, intersections, depth_steps: from `outlines`.
         pixels, depth: projected vertices, in samples and metres.
         size: (width, height) in samples.
     """
-    ahead, behind = meeting(piercings, pixels.double(), depth.double(), size)
+    ahead, behind = meeting(intersections, pixels.double(), depth.double(), size)
     distance = torch.cat([_distance(crossings, pixels, size), (ahead / (ahead + behind)).to(pixels)])
-    inside = torch.cat([crossings.inside, piercings.first])
-    outside = torch.cat([crossings.outside, piercings.second])
-    axis = torch.cat([crossings.axis, piercings.axis])
+    inside = torch.cat([crossings.inside, intersections.first])
+    outside = torch.cat([crossings.outside, intersections.second])
+    axis = torch.cat([crossings.axis, intersections.axis])
     near = distance.detach() < 0.5
     target, source = torch.where(near, inside, outside), torch.where(near, outside, inside)
     # Rounding may put the outline a hair outside of the gap.
     share = torch.where(near, 0.5 - distance, distance - 0.5).clamp(0, 0.5)
     samples = len(pixels) * size[0] * size[1]
     kept = axis == _larger(share.detach(), target, axis, samples)
-    step = 0.5 * advance(cliffs, pixels, depth).to(share)
+    step = 0.5 * advance(depth_steps, pixels, depth).to(share)
     # Beyond a contour the colour of the edge itself is mixed in.
     beyond = kept & ~near
     beyond[len(crossings.inside) :] = False
     source = torch.where(beyond, samples - 1 + beyond.cumsum(0), source)
     return Blend(
-        torch.cat([target[kept], cliffs.far, cliffs.near]),
-        torch.cat([source[kept], cliffs.near, cliffs.far]),
+        torch.cat([target[kept], depth_steps.far, depth_steps.near]),
+        torch.cat([source[kept], depth_steps.near, depth_steps.far]),
         torch.cat([share[kept], step, -step]),
         _points(crossings, beyond[: len(crossings.inside)], size),
     )

@@ -18,12 +18,10 @@ def rasterize_torch(
     faces: Int[Tensor, "f 3"],
     size: tuple[int, int],
     near: float = 1e-3,
-    cull_backfaces: bool = False,
 ) -> Fragments:
     """Visibility of projected meshes; see `rasterize`. Memory is bounded by splitting the candidate pixels."""
     parts = [
-        _one(pixels[b].detach().double(), depth[b].detach().double(), faces, size, near, cull_backfaces)
-        for b in range(pixels.shape[0])
+        _one(pixels[b].detach().double(), depth[b].detach().double(), faces, size, near) for b in range(pixels.shape[0])
     ]
     if not parts:
         blank = torch.zeros(0, size[1], size[0], device=pixels.device)
@@ -32,7 +30,7 @@ def rasterize_torch(
 
 
 def _one(
-    own_xy: Tensor, own_z: Tensor, own_faces: Tensor, size: tuple[int, int], near: float, cull: bool
+    own_xy: Tensor, own_z: Tensor, own_faces: Tensor, size: tuple[int, int], near: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     width, height = size
     device = own_xy.device
@@ -44,8 +42,6 @@ def _one(
     high = torch.minimum(torch.floor(corners.amax(1) - 0.5), limit)
     extent = (high - low + 1).clamp_min(0)
     usable = (area.abs() > 1e-12) & (corner_z >= near).all(1) & torch.isfinite(extent).all(1) & (extent > 0).all(1)
-    if cull:
-        usable &= area < 0
     kept = usable.nonzero().squeeze(1)
     extent, low = extent[kept].long(), low[kept].long()
     count = extent[:, 0] * extent[:, 1]

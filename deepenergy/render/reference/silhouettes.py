@@ -49,28 +49,26 @@ class Crossings:
 def find_crossings(
     pixels: Float[Tensor, "b v 2"],
     depth: Float[Tensor, "b v"],
-    faces: Int[Tensor, "f 3"],
     edges: MeshEdges,
     fragments: Fragments,
     focal: Float[Tensor, " b"],
     near: float = 1e-3,
-    cull_backfaces: bool = False,
 ) -> Crossings:
     """Contours between the samples of `fragments`.
 
     Args:
         pixels, depth: projected vertices, in samples and metres.
-        faces, edges: the mesh.
+        edges: the mesh.
         fragments: its visibility.
         focal: focal length in samples.
-        near, cull_backfaces: as in `rasterize`.
+        near: as in `rasterize`.
     """
     batch, height, width = fragments.face_index.shape
 
     def one(b: int) -> tuple[Tensor, ...]:
         xy, z = pixels[b].detach().double(), depth[b].detach().double()
         seen = (fragments.face_index[b], fragments.depth[b])
-        found = _in_image(xy, z, faces, edges, seen, 1.0 / float(focal[b]), near, cull_backfaces)
+        found = _in_image(xy, z, edges, seen, 1.0 / float(focal[b]), near)
         inside, outside, edge, axis, reach = found
         kept = _farthest(inside, outside, axis, reach, height * width)
         at = b * height * width
@@ -88,25 +86,22 @@ def find_crossings(
 def _in_image(
     xy: Tensor,
     z: Tensor,
-    faces: Tensor,
     edges: MeshEdges,
     seen: tuple[Tensor, Tensor],
     sample: float,
     near: float,
-    cull: bool,
 ) -> tuple[Tensor, ...]:
     """Inside, outside, edge, axis and distance from P of every crossing of one image."""
-    side = _sides(xy, z, faces, edges, near, cull)
+    side = _sides(xy, z, edges, near)
     one = ((side == 1) | (side == 2)).nonzero()[:, 0]
     behind = torch.where(seen[0] >= 0, seen[1].double(), torch.inf)
     inside, outside, edge, axis, reach = _scan(xy, z, edges.ends[one], side[one] == 1, behind, sample)
     return inside, outside, one[edge], axis, reach
 
 
-def _sides(
-    xy: Tensor, z: Tensor, faces: Tensor, edges: MeshEdges, near: float, cull_backfaces: bool
-) -> Int[Tensor, " e"]:
+def _sides(xy: Tensor, z: Tensor, edges: MeshEdges, near: float) -> Int[Tensor, " e"]:
     """Bit 1: a triangle on the left of the edge (from its first end), bit 2: on its right, as y grows downwards."""
+    faces = edges.faces
     count, corners = len(edges.ends), xy[faces]
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
@@ -116,8 +111,6 @@ def _sides(
     crosses = (z[faces] < near).any(1)
     bit = torch.where(crosses[:, None], 3, bit)
     bit = torch.where(((area == 0) & ~crosses)[:, None], 0, bit)
-    if cull_backfaces:
-        bit = torch.where(((area > 0) & ~crosses)[:, None], 0, bit)
     flat = edges.of_face.reshape(-1)
     both = torch.zeros(2, count, dtype=torch.int64, device=xy.device)
     for k in (0, 1):
