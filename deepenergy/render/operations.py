@@ -136,9 +136,8 @@ def resolve(
         background: scene-linear colour behind.
         supersample: samples a pixel's side.
     """
-    return (resolve_numba if uses_compiled(samples) else resolve_torch)(
-        samples, blend, at_edges, background, supersample
-    )
+    form = resolve_numba if uses_compiled(samples) else resolve_torch
+    return form(samples, blend, at_edges, background, supersample)
 
 
 def find_outlines(
@@ -196,9 +195,9 @@ def rasterize(
         raise ValueError(f"near: found {near}; expected more than 0 metres")
     if backend == "pytorch3d":
         return rasterize_pytorch3d(pixels, depth, faces, size, near)
-    on_cpu = uses_compiled(pixels)
-    if backend == "numba" and not on_cpu:
+    compiled = uses_compiled(pixels)
+    if backend == "numba" and not compiled:
         raise ValueError(f"backend 'numba' needs CPU tensors, found {pixels.device}; use 'torch'")
-    if backend == "torch" or not on_cpu:
+    if backend == "torch" or not compiled:
         return rasterize_torch(pixels, depth, faces, size, near)
     return rasterize_numba(pixels, depth, faces, size, near)
