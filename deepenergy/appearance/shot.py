@@ -17,8 +17,8 @@ from torch import Tensor
 from deepenergy.appearance.estimate import Appearance, estimate_appearance
 from deepenergy.render import Renderer
 from deepenergy.render.ambient_occlusion import ambient_occlusion
+from deepenergy.render.compositing import over_plate
 from deepenergy.render.materials import face_skin
-from deepenergy.render.passes import over_plate
 from deepenergy.runtime.errors import InputError
 from deepenergy.scene.camera import Camera
 from deepenergy.scene.rig import Rig

@@ -35,7 +35,8 @@ from deepenergy.scene.camera import Camera
 Backend = Literal["auto", "numba", "torch", "pytorch3d"]
 
 
-def _on_cpu(tensor: Tensor) -> bool:
+def uses_compiled(tensor: Tensor) -> bool:
+    """Whether a step takes its compiled form for a tensor: where it is on the CPU."""
     return tensor.device.type == "cpu"
 
 
@@ -49,7 +50,7 @@ def project(
         camera: one, or one a mesh.
         scale: samples a pixel's side.
     """
-    if _on_cpu(vertices) and not bool((camera.distortion != 0).any()):
+    if uses_compiled(vertices) and not bool((camera.distortion != 0).any()):
         return project_numba(vertices, camera, scale)
     return project_torch(vertices, camera, scale)
 
@@ -61,7 +62,7 @@ def vertex_normals(vertices: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]) 
         vertices: of meshes of one topology.
         faces: their triangles.
     """
-    return (vertex_normals_numba if _on_cpu(vertices) else vertex_normals_torch)(vertices, faces)
+    return (vertex_normals_numba if uses_compiled(vertices) else vertex_normals_torch)(vertices, faces)
 
 
 def reflected(
@@ -85,7 +86,7 @@ def reflected(
     for name, value, expected in (("albedo", albedo, (count, 3)), ("occlusion", occlusion, (count,))):
         if tuple(value.shape) != expected:
             raise ValueError(f"{name}: found shape {tuple(value.shape)}; expected {expected}, one for each vertex")
-    return (reflected_numba if _on_cpu(normals) else reflected_torch)(normals, light, albedo, occlusion)
+    return (reflected_numba if uses_compiled(normals) else reflected_torch)(normals, light, albedo, occlusion)
 
 
 def shade(
@@ -103,7 +104,7 @@ def shade(
         pixels, depth: projected vertices, in samples and metres.
         colour: scene-linear colours of the vertices.
     """
-    return (shade_numba if _on_cpu(pixels) else shade_torch)(fragments, faces, pixels, depth, colour)
+    return (shade_numba if uses_compiled(pixels) else shade_torch)(fragments, faces, pixels, depth, colour)
 
 
 def edge_colours(
@@ -116,7 +117,7 @@ def edge_colours(
         pixels, depth: projected vertices, in samples and metres.
         colour: of the vertices.
     """
-    return (edge_colours_numba if _on_cpu(pixels) else edge_colours_torch)(points, pixels, depth, colour)
+    return (edge_colours_numba if uses_compiled(pixels) else edge_colours_torch)(points, pixels, depth, colour)
 
 
 def resolve(
@@ -135,7 +136,8 @@ def resolve(
         background: scene-linear colour behind.
         supersample: samples a pixel's side.
     """
-    return (resolve_numba if _on_cpu(samples) else resolve_torch)(samples, blend, at_edges, background, supersample)
+    form = resolve_numba if uses_compiled(samples) else resolve_torch
+    return form(samples, blend, at_edges, background, supersample)
 
 
 def find_outlines(
@@ -155,7 +157,7 @@ def find_outlines(
         focal: focal length in samples.
         near: as in `rasterize`.
     """
-    if _on_cpu(pixels):
+    if uses_compiled(pixels):
         return Visible(fragments, blend=find_blend_numba(pixels, depth, edges, fragments, focal, near))
     return Visible(fragments, *find_outlines_torch(pixels, depth, edges, fragments, focal, near))
 
@@ -193,9 +195,9 @@ def rasterize(
         raise ValueError(f"near: found {near}; expected more than 0 metres")
     if backend == "pytorch3d":
         return rasterize_pytorch3d(pixels, depth, faces, size, near)
-    on_cpu = _on_cpu(pixels)
-    if backend == "numba" and not on_cpu:
+    compiled = uses_compiled(pixels)
+    if backend == "numba" and not compiled:
         raise ValueError(f"backend 'numba' needs CPU tensors, found {pixels.device}; use 'torch'")
-    if backend == "torch" or not on_cpu:
+    if backend == "torch" or not compiled:
         return rasterize_torch(pixels, depth, faces, size, near)
     return rasterize_numba(pixels, depth, faces, size, near)

@@ -25,7 +25,6 @@ from deepenergy.appearance.uv_atlas import make_atlas, with_texture
 from deepenergy.commands.appearance import save_light
 from deepenergy.commands.cli import app
 from deepenergy.render import Renderer
-from deepenergy.render.passes import render_passes
 from deepenergy.render.texture import sample_texture
 from deepenergy.scene.colour import srgb_to_linear
 from deepenergy.scene.rotation import so3_exp
@@ -51,9 +50,11 @@ def some_light() -> Tensor:
 
 def psnr(found: Renderer, rig: Rig, camera: Camera, expected: Tensor) -> float:
     """dB on what faces the camera: nothing is learnt at a silhouette."""
-    passes = render_passes(found, rig.neutral[None], camera)
+    surface, normals, _ = found.surface(rig.neutral[None], camera)
     eye = torch.linalg.inv(camera.world_to_camera)[:3, 3].float()
-    mask = torch.einsum("chw,c->hw", passes.normal[0], eye / eye.norm()) > 0.5
+    mask = torch.zeros(camera.height * camera.width, dtype=torch.bool)
+    mask[surface.where] = normals @ (eye / eye.norm()) > 0.5
+    mask = mask.view(camera.height, camera.width)
     image = found(rig.neutral[None], camera).image[0]
     return float(-10 * torch.log10((image - expected)[:, mask].square().mean()))
 

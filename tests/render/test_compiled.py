@@ -227,11 +227,11 @@ class TestOperations:
             vjp(along, plain[0])[1](torch.ones_like(compiled(*plain)))
 
     def test_points_at_edges_are_points_of_their_triangles(self) -> None:
-        found, _, inputs = _edge_colours()
+        found, _, (pixels, depth, colour) = _edge_colours()
         faces = torch.tensor([[0, 1, 2], [5, 4, 3], [6, 7, 8], [11, 9, 10]])
-        surface = edge_surface(_edge_points(), *inputs[:2], faces, 70)
+        surface = edge_surface(_edge_points(), pixels, depth, faces, 70)
         assert surface.where.tolist() == [70, 71, 72, 73, 74]
-        torch.testing.assert_close(surface.interpolate(inputs[2]), found(*inputs)[:, :3])
+        torch.testing.assert_close(surface.interpolate(colour), found(pixels, depth, colour)[:, :3])
 
     def test_only_the_inputs_that_are_differentiated(self) -> None:
         compiled, in_torch, (normals, light, albedo) = _reflected()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,3 +67,14 @@ def test_outlines_blended_by_coverage(backend: Backend) -> None:
               torch.zeros(0, len(points), 3), (), vertex_albedo=torch.full_like(points, 0.7))  # fmt: skip
     camera = Camera.look_at(48, 48, 110.0, (0.0, 0.0, 1.0))
     assert_golden(Renderer(rig, supersample=1, backend=backend)(points[None], camera).image[0], "outlines")
+
+
+def test_a_failed_comparison_leaves_the_actual_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("golden_images.GOLDEN", tmp_path)
+    with pytest.raises(AssertionError, match="no such image"):
+        assert_golden(torch.zeros(3, 4, 4), "a")
+    (tmp_path / "a.actual.png").rename(tmp_path / "a.png")
+    assert_golden(torch.zeros(3, 4, 4), "a")
+    with pytest.raises(AssertionError, match="another image"):
+        assert_golden(torch.full((3, 4, 4), 0.1), "a")
+    assert (tmp_path / "a.actual.png").exists()

@@ -271,7 +271,7 @@ def test_the_compiled_blend_is_that_in_torch(across: float, above: float) -> Non
 
 
 def test_the_compiled_blend_is_that_in_torch_at_depth_steps() -> None:
-    """Deep boxes before a wall whose sides are seen so steeply that no contour is told from their front."""
+    """Deep boxes before a wall whose sides are seen so steeply that no contour is found at their front."""
     square = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
     pixels = torch.cat([square * 10 + 30.2, square * 10.3 + 30.2, square * 25 + 30])
     depth = torch.cat([torch.full((4,), z) for z in (1.0, 5.0, 8.0)])

@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
+from torch.func import jvp
 
-from deepenergy import render
+from deepenergy import Camera, Rig, render
+from deepenergy.render import Renderer
 
 FOLDER = Path(inspect.getfile(render)).parent
 TESTS = Path(__file__).parent
@@ -103,3 +107,29 @@ def test_both_forms_are_compared(file: str, function: str) -> None:
         function, other = "find_blend_numba", COMPARED["find_blend_numba"]
     together = [path.name for path in TESTS.glob("test_*.py") if path != here and {function, other} <= names(path)]
     assert together, f"no test names both {function} (compiled/{file}.py) and {other}"
+
+
+@pytest.mark.parametrize("supersample", [1, 2])
+def test_the_whole_renderer_in_torch_is_the_compiled_one(supersample: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs on a GPU, here on the CPU: image, mask, and derivatives in both modes."""
+    rig = Rig.load("builtin")
+    camera = Camera.look_at(48, 40, 95.0, (0.2, 0.05, 0.6))
+    generator = torch.Generator().manual_seed(0)
+    albedo = torch.rand(len(rig.neutral), 3, generator=generator)
+    weight, along = (torch.randn(shape, generator=generator) for shape in ((1, 3, 40, 48), (1, *rig.neutral.shape)))
+    renderer = Renderer(rig, supersample=supersample, albedo=albedo)
+
+    def found() -> list[Tensor]:
+        at = rig.neutral[None].clone().requires_grad_()
+        shown = renderer(at, camera)
+        (gradient,) = torch.autograd.grad((shown.image * weight).sum(), at)
+        moved = jvp(lambda v: renderer(v, camera).image, (rig.neutral[None],), (along,))[1]
+        return [shown.image, shown.mask, gradient, moved]
+
+    compiled = found()
+    monkeypatch.setattr("deepenergy.render.operations.uses_compiled", lambda tensor: False)
+    in_torch = found()
+    for mine, theirs in zip(compiled[:2], in_torch[:2], strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+    for mine, theirs in zip(compiled[2:], in_torch[2:], strict=True):
+        assert float((mine - theirs).norm()) < 1e-3 * float(theirs.norm())

@@ -4,7 +4,7 @@ A place in the buffer is one integer, inverse depth above the triangle's number,
 inner loop has no branch: triangles of a face are as small as samples, and which of them wins cannot be predicted.
 
 Those that face the camera come first. Of the others, half of a head, most lie behind blocks of samples that are covered
-by then, and are told by a look at a few blocks. Each thread has rows of its own.
+by then, which a few blocks show. Each thread has rows of its own.
 """
 
 from __future__ import annotations

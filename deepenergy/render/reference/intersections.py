@@ -16,8 +16,8 @@ from torch import Tensor
 from deepenergy.render.fragments import Fragments
 from deepenergy.render.mesh_edges import MeshEdges
 
-# By how much the surfaces must part over one sample, in samples' own width, to be told where they meet; and within one
-# connected part of the mesh, where a fold is more likely.
+# By how much the surfaces must part over one sample, in samples' own width, for their intersection to count; and within
+# one connected part of the mesh, where a fold is more likely.
 LEAST_PARTING, LEAST_WITHIN = 0.2, 1.0
 
 
