@@ -139,6 +139,22 @@ class Camera:
         lens, distortion = self.intrinsics.expand(count, 4), self.distortion.expand(count, 5)
         return replace(self, intrinsics=lens, world_to_camera=matrix, distortion=distortion)
 
+    def at_rest(self, tolerance: float) -> Camera:
+        """Without a batch where all rows are the same, and without what rounding leaves of an identity.
+
+        Args:
+            tolerance: that entries of world-to-camera matrices may differ by; the lens has to be the same exactly.
+        """
+        matrix, lens, distortion = self.world_to_camera, self.intrinsics, self.distortion
+        if matrix.ndim == 3:
+            same = bool((lens == lens[:1]).all()) and bool((distortion == distortion[:1]).all())
+            if not same or float((matrix - matrix[:1]).abs().max()) > tolerance:
+                return self
+            matrix, lens, distortion = (part[0] for part in (matrix, lens, distortion))
+        eye = torch.eye(4, dtype=matrix.dtype)
+        matrix = eye if float((matrix - eye).abs().max()) <= tolerance else matrix
+        return replace(self, intrinsics=lens, world_to_camera=matrix, distortion=distortion, frames=None)
+
     @property
     def centre(self) -> Float[Tensor, "*b 3"]:
         """Where the camera is, metres, world."""

@@ -17,6 +17,8 @@ from deepenergy.scene.window import crop_and_resize
 
 # Bytes of decoded frames that are kept: a dozen at 720x540, and two or three at 4K would not help anybody.
 CACHE_BYTES = 64 * 2**20
+# Entries of a matrix (metres and none) that two products of rigid matrices may differ by.
+_ROUNDING = 1e-12
 
 
 @dataclass(eq=False)
@@ -165,7 +167,7 @@ class Views:
         numbers = tuple(int(n) for n in frames)
         cameras = []
         for c in range(len(self)):
-            camera = self.camera(c, numbers).moved(transform)
+            camera = self.camera(c, numbers).moved(transform).at_rest(_ROUNDING)
             cameras.append(replace(camera, frames=numbers if camera.world_to_camera.ndim == 3 else None))
         return Views(self.plates, tuple(cameras), self._cache)
 

@@ -24,6 +24,7 @@ from deepenergy.landmarks.observe import ObserveSettings, observe
 from deepenergy.landmarks.one_euro import one_euro
 from deepenergy.pipeline.shot import complete
 from deepenergy.report import write_flow_fields
+from deepenergy.scene.landmark_layout import IBUG_68
 from deepenergy.scene.views import Views
 from deepenergy.shot_file import Shot
 
@@ -156,7 +157,8 @@ def test_one_euro_filters_boxes_and_landmarks_of_the_plates(monkeypatch: pytest.
     def roughness(values: torch.Tensor) -> float:
         return float(values.diff(n=2, dim=0).square().mean())
 
-    arguments = (Views.match(plates, tiny_camera()), plates.frames, OneFace(), None)
+    network = SimpleNamespace(layout=IBUG_68)
+    arguments = (Views.match(plates, tiny_camera()), plates.frames, OneFace(), network)
     plain = observe(*arguments, ObserveSettings(box_window=1))  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(plain.points[:, 0], noisy)
     before = torch.cat(seen_boxes[3:])

@@ -113,7 +113,10 @@ def test_a_shot_is_solved_in_the_axes_of_its_camera(rig: Rig, rough: State) -> N
     for axes, seen in ((still, views), (moved, views.moved(NUMBERS, worlds))):
         inner = axes.views(seen).camera(0, NUMBERS).world_to_camera
         torch.testing.assert_close(inner, torch.eye(4, dtype=F64).expand_as(inner), rtol=0, atol=1e-12)
-    assert still.views(views).cameras[0].frames is None
+    assert (
+        still.views(views).cameras[0].frames is None
+        and moved.views(views.moved(NUMBERS, worlds)).cameras[0].frames is None
+    )
     assert still.transform is not None and moved.transform is not None
     here, there = rough.moved(still.transform), rough.moved(worlds).moved(moved.transform)
     torch.testing.assert_close(here.translation, there.translation, rtol=0, atol=1e-12)
