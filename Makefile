@@ -12,7 +12,8 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # Two workers; one that runs out of tests takes some of the other's.
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install demo test test-all lint format bench clean
+
+.PHONY: style help install demo test test-all lint format bench clean
 
 help:
 	@echo "make demo | test | test-all | lint | format | bench | clean"
@@ -35,16 +36,19 @@ demo: $(STAMP)
 	$(BIN)/deepenergy demo --output out/demo
 
 # What one waits for before a commit; ARGS=--cov=deepenergy adds a table of the lines that were run.
-test: lint
+test: style
 	$(PYTEST) -m "not slow" $(ARGS)
 
 # What continuous integration runs.
 test-all: lint
 	$(PYTEST) $(ARGS)
 
-lint: $(STAMP)
+style: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+
+# pyright takes minutes.
+lint: style
 	$(BIN)/pyright
 
 format: $(STAMP)
