@@ -49,7 +49,7 @@ REFERENCE_SAMPLES, MOTION = 16, 0.25
 FRAMES = (12, 40, 76)
 SHAPES = ("jawOpen", "mouthSmile_L", "browInnerUp_L")
 # Samples a side of the derivatives that are measured; the first, the reference's own, is held to the baseline. With
-# fewer the image itself is another one: rims and slits thinner than a sample have colours that no sample sees.
+# fewer the image itself is another one: edges of teeth and slits thinner than a sample have colours that none sees.
 SAMPLES = (16, 6, 4, 2, 1)
 # PyTorch3D looks at every triangle for every pixel on a CPU.
 PEER_SIZE, PEER_FUNCTIONALS, PEER_BLUR = 48, 8, 1.0

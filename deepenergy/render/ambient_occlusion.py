@@ -26,7 +26,14 @@ _OPENING = 0.5
 
 @torch.no_grad()
 def ambient_occlusion(rig: Rig) -> Float[Tensor, " v"]:
-    """Per vertex the cosine-weighted share of the sky that it sees, in [0.12, 1]; 1 for a vertex without triangles."""
+    """The share of the sky that each vertex sees, weighted by the cosine.
+
+    Args:
+        rig: measured at its neutral with the jaw half open.
+
+    Returns:
+        In [0.12, 1]; 1 for a vertex without triangles.
+    """
     vertices = _open_face(rig)
     normals = vertex_normals(vertices[None], rig.faces)[0]
     centre = (vertices.amin(0) + vertices.amax(0)) / 2

@@ -44,7 +44,15 @@ class Blend:
     points: EdgePoints
 
     def over(self, samples: Float[Tensor, "b c h w"], at_edges: Float[Tensor, "e c"]) -> Float[Tensor, "b c h w"]:
-        """Samples with their neighbours, and the values at `points`, mixed in."""
+        """Samples with their neighbours, and the values at `points`, mixed in.
+
+        Args:
+            samples: values of any number of channels.
+            at_edges: those at `points`.
+
+        Returns:
+            What is shown at the samples.
+        """
         batch, channels, height, width = samples.shape
         flat = samples.permute(0, 2, 3, 1).reshape(-1, channels)
         values = torch.cat([flat, at_edges.to(flat)])

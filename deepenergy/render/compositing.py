@@ -18,6 +18,9 @@ def over_plate(renderer: Renderer, render: Render, plates: Float[Tensor, "b 3 h 
         render: B images.
         plates: display-referred sRGB in [0, 1], of the render's size.
 
+    Returns:
+        Display-referred sRGB in [0, 1].
+
     Raises:
         ValueError: plates of another size.
     """

@@ -9,7 +9,14 @@ from torch.autograd import forward_ad
 
 
 def differentiated(*tensors: Tensor) -> bool:
-    """Whether a derivative is being taken by any of the tensors, in either mode."""
+    """Whether a derivative is being taken.
+
+    Args:
+        tensors: what it may be taken by.
+
+    Returns:
+        True if it is by any of them, in reverse or forward mode.
+    """
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return True
     wrapped = any(is_functorch_wrapped_tensor(t) for t in tensors)

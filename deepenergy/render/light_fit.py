@@ -35,6 +35,9 @@ def fit_light(
         vertices: world space, metres.
         cameras: one an image, of the plates' size (a crop's camera for a crop).
         plates: display-referred sRGB in [0, 1].
+
+    Returns:
+        The coefficients of each channel, in the order of `sh_basis`.
     """
     rows, values = [], []
     for i, camera in enumerate(cameras):

@@ -32,9 +32,13 @@ _GRID = 256
 
 
 def material_regions(rig: Rig) -> Int[Tensor, " f"]:
-    """The material of every triangle, an index into `MATERIALS`.
+    """What every triangle is made of.
 
-    A rig with one region and no landmarks is skin throughout.
+    Args:
+        rig: with named regions, or with landmarks; without either it is skin throughout.
+
+    Returns:
+        Indices into `MATERIALS`.
     """
     assert rig.face_regions is not None
     if len(rig.region_names) > 1:
@@ -47,6 +51,12 @@ def material_regions(rig: Rig) -> Int[Tensor, " f"]:
 
 def face_skin(rig: Rig) -> Bool[Tensor, " f"]:
     """Triangles of skin on the face: from chin to forehead in front of the ears, by the landmarks of the neutral.
+
+    Args:
+        rig: with landmarks.
+
+    Returns:
+        Which triangles these are.
 
     Raises:
         InputError: a rig without landmarks.

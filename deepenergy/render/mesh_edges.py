@@ -36,7 +36,14 @@ class MeshEdges:
 
 
 def mesh_edges(faces: Int[Tensor, "f 3"]) -> MeshEdges:
-    """The edges of triangles; any number of triangles may share one."""
+    """The edges of triangles.
+
+    Args:
+        faces: triangles, of which any number may share an edge.
+
+    Returns:
+        Every edge once.
+    """
     pairs = torch.stack([faces, faces.roll(-1, 1)], -1).reshape(-1, 2)
     pairs = pairs.sort(1).values
     # As one number a pair, which `unique` sorts ten times as fast.

@@ -8,7 +8,16 @@ from torch import Tensor
 
 
 def crosses_near(depth: Float[Tensor, " v"], faces: Int[Tensor, "f 3"], near: float) -> Bool[Tensor, " f"]:
-    """Which triangles have vertices on both sides of the near plane."""
+    """Which triangles have vertices on both sides of the near plane.
+
+    Args:
+        depth: camera Z of the vertices, metres.
+        faces: triangles.
+        near: metres, more than 0.
+
+    Returns:
+        One flag a triangle.
+    """
     behind = depth[faces] < near
     return behind.any(1) & ~behind.all(1)
 
@@ -61,7 +70,16 @@ def clipped(
 def face_barycentrics(
     pixels: Float[Tensor, "v 2"], depth: Float[Tensor, " v"], corners: Int[Tensor, "n 3"], point: Float[Tensor, "n 2"]
 ) -> Float[Tensor, "n 3"]:
-    """Perspective-correct barycentrics of image points in triangles, behind the camera or not."""
+    """Where image points lie in triangles, behind the camera or not.
+
+    Args:
+        pixels, depth: projected vertices, in pixels and metres.
+        corners: the triangle of each point.
+        point: pixels.
+
+    Returns:
+        Perspective-correct barycentrics.
+    """
     a, b, c = (pixels[corners[:, k]] - point for k in range(3))
     weights = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], 1) / depth[corners]
     return weights / weights.sum(1, keepdim=True)

@@ -37,6 +37,13 @@ class Visible:
 def without_derivative(find: Find, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]) -> Visible:
     """`find(pixels, depth)`, whatever derivatives its arguments carry.
 
+    Args:
+        find: gets the arguments without their derivatives.
+        pixels, depth: projected vertices, in samples and metres.
+
+    Returns:
+        What was found; it has no derivative.
+
     Raises:
         ValueError: vertices that `torch.func.vmap` maps over, whose outlines differ in number from one to the next.
     """

@@ -36,19 +36,29 @@ Backend = Literal["auto", "numba", "torch", "pytorch3d"]
 
 
 def uses_compiled(tensor: Tensor) -> bool:
-    """Whether a step takes its compiled form for a tensor: where it is on the CPU."""
+    """Whether a step takes its compiled form for a tensor: where it is on the CPU.
+
+    Args:
+        tensor: any of the step's inputs, all of which are on one device.
+
+    Returns:
+        False for a GPU, say, where the step is taken in torch.
+    """
     return tensor.device.type == "cpu"
 
 
 def project(
     vertices: Float[Tensor, "b v 3"], camera: Camera, scale: int = 1
 ) -> tuple[Float[Tensor, "b v 2"], Float[Tensor, "b v"]]:
-    """Image points in samples and depth in metres, never within 1e-9 of 0.
+    """Vertices to the image; differentiable in vertices and camera.
 
     Args:
         vertices: world space, metres.
         camera: one, or one a mesh.
         scale: samples a pixel's side.
+
+    Returns:
+        Image points in samples, and camera Z in metres, never within 1e-9 of 0.
     """
     if uses_compiled(vertices) and not bool((camera.distortion != 0).any()):
         return project_numba(vertices, camera, scale)
@@ -56,11 +66,14 @@ def project(
 
 
 def vertex_normals(vertices: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "b v 3"]:
-    """Unit normals, area-weighted over the adjoining triangles; zero for a vertex of degenerate triangles only.
+    """Normals of the vertices, area-weighted over the adjoining triangles; differentiable in the vertices.
 
     Args:
-        vertices: of meshes of one topology.
+        vertices: of meshes of one topology, metres.
         faces: their triangles.
+
+    Returns:
+        Unit vectors, in the vertices' axes; zero for a vertex of degenerate triangles only.
     """
     return (vertex_normals_numba if uses_compiled(vertices) else vertex_normals_torch)(vertices, faces)
 
@@ -71,13 +84,16 @@ def reflected(
     albedo: Float[Tensor, "v 3"],
     occlusion: Float[Tensor, " v"],
 ) -> Float[Tensor, "b v 3"]:
-    """Irradiance / pi, at least `DARKEST`, times what arrives, times albedo; differentiable in the first three.
+    """The light that vertices reflect; differentiable in the first three.
 
     Args:
         normals: unit, in the light's axes.
-        light: coefficients, one set or one a mesh.
-        albedo: scene-linear.
-        occlusion: share of the light that reaches each vertex.
+        light: spherical-harmonic coefficients, one set or one a mesh.
+        albedo: scene-linear, in [0, 1].
+        occlusion: share of the light that reaches each vertex, in [0, 1].
+
+    Returns:
+        Scene-linear colours: irradiance / pi, at least `DARKEST`, times that share, times albedo.
 
     Raises:
         ValueError: albedo or occlusion of another number of vertices.
@@ -96,13 +112,16 @@ def shade(
     depth: Float[Tensor, "b v"],
     colour: Float[Tensor, "b v 3"],
 ) -> Float[Tensor, "b 4 h w"]:
-    """Colour of every sample, black where nothing is, and coverage (0 or 1).
+    """Colours of the vertices, interpolated at every sample; differentiable in the last three.
 
     Args:
         fragments: visibility.
         faces: triangles.
         pixels, depth: projected vertices, in samples and metres.
         colour: scene-linear colours of the vertices.
+
+    Returns:
+        Scene-linear colour, black where nothing is, and coverage (0 or 1).
     """
     return (shade_numba if uses_compiled(pixels) else shade_torch)(fragments, faces, pixels, depth, colour)
 
@@ -110,12 +129,15 @@ def shade(
 def edge_colours(
     points: EdgePoints, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"], colour: Float[Tensor, "b v 3"]
 ) -> Float[Tensor, "e 4"]:
-    """Colour and coverage, 1, at points of edges; differentiable in the last three.
+    """Colours of the vertices, interpolated at points of edges; differentiable in the last three.
 
     Args:
         points: where.
         pixels, depth: projected vertices, in samples and metres.
-        colour: of the vertices.
+        colour: scene-linear colours of the vertices.
+
+    Returns:
+        Scene-linear colour, and coverage, which is 1.
     """
     return (edge_colours_numba if uses_compiled(pixels) else edge_colours_torch)(points, pixels, depth, colour)
 
@@ -127,7 +149,7 @@ def resolve(
     background: Float[Tensor, " 3"],
     supersample: int,
 ) -> Float[Tensor, "b 4 h/s w/s"]:
-    """The image (display-referred sRGB in [0, 1]) and its coverage.
+    """From samples to the image; differentiable in samples, the blend's shares and `at_edges`.
 
     Args:
         samples: scene-linear colour, black where nothing is, and coverage.
@@ -135,6 +157,9 @@ def resolve(
         at_edges: colour and coverage at the blend's points.
         background: scene-linear colour behind.
         supersample: samples a pixel's side.
+
+    Returns:
+        Display-referred sRGB and coverage, both in [0, 1].
     """
     form = resolve_numba if uses_compiled(samples) else resolve_torch
     return form(samples, blend, at_edges, background, supersample)
@@ -148,7 +173,7 @@ def find_outlines(
     focal: Float[Tensor, " b"],
     near: float = 1e-3,
 ) -> Visible:
-    """Fragments, and where outlines pass between their samples; no gradient.
+    """Where outlines pass between the samples; no gradient.
 
     Args:
         pixels, depth: projected vertices, in samples and metres.
@@ -156,6 +181,9 @@ def find_outlines(
         fragments: its visibility.
         focal: focal length in samples.
         near: as in `rasterize`.
+
+    Returns:
+        The fragments and those outlines.
     """
     if uses_compiled(pixels):
         return Visible(fragments, blend=find_blend_numba(pixels, depth, edges, fragments, focal, near))
@@ -181,7 +209,11 @@ def rasterize(
         backend: "numba" (CPU), "torch" (any device), "auto": numba for CPU tensors, torch elsewhere; "pytorch3d": that
             package's rasteriser, where it is installed.
 
+    Returns:
+        Triangle, barycentrics and depth of every pixel.
+
     Raises:
+        InputError: "pytorch3d" where that package is not there, or does not load.
         ValueError: an unknown backend, a near plane not in front, wrong shapes, triangles of vertices there are not,
             or numba asked for tensors that are not on the CPU.
     """

@@ -36,9 +36,12 @@ def rasterize_pytorch3d(
     Args:
         pixels: projected vertices (x, y), pixel centres at half-integers.
         depth: camera Z of the vertices in metres.
-        faces: triangles, shared by the batch; counter-clockwise as seen from their front.
+        faces: triangles, shared by the batch.
         size: (width, height).
         near: nothing nearer than this (metres) is seen; more than 0.
+
+    Returns:
+        Triangle, barycentrics and depth of every pixel.
 
     Raises:
         InputError: PyTorch3D is not there, cannot be loaded, or has no code for the device of `pixels`.
@@ -67,7 +70,6 @@ def rasterize_pytorch3d(
                 faces_per_pixel=1,
                 max_faces_per_bin=kept.numel(),
                 perspective_correct=True,
-                cull_backfaces=False,
                 z_clip_value=near,
             )
         except RuntimeError as error:
@@ -87,7 +89,15 @@ def rasterize_pytorch3d(
 
 
 def to_ndc(pixels: Float[Tensor, "*b 2"], size: tuple[int, int]) -> Float[Tensor, "*b 2"]:
-    """Pixel coordinates (+X right, +Y down, corner origin) as PyTorch3D's, float32."""
+    """Image coordinates as PyTorch3D's.
+
+    Args:
+        pixels: +X right, +Y down, origin in the corner.
+        size: (width, height).
+
+    Returns:
+        Normalised device coordinates, float32.
+    """
     centre = torch.tensor(size, dtype=torch.float64, device=pixels.device) / 2
     return ((centre - pixels.double()) / centre.min()).float()
 

@@ -84,6 +84,13 @@ class Renderer:
         Differentiable in vertices, camera, albedo, texture and light, in reverse and forward mode (`torch.func.jvp`,
         vmapped over tangents); on the CPU once.
 
+        Args:
+            vertices: of the rig's mesh, world space, metres.
+            camera: one, or one a mesh.
+
+        Returns:
+            Images and masks of the camera's size.
+
         Raises:
             ValueError: vertices of another mesh, or cameras of another number than meshes.
         """
@@ -169,7 +176,13 @@ class Renderer:
     def surface(
         self, vertices: Float[Tensor, "b v 3"], camera: Camera
     ) -> tuple[Surface, Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-        """Covered pixels at the camera's own size with their unit normals (world) and albedo (scene-linear).
+        """What is seen at the camera's own size, one sample a pixel.
+
+        Args:
+            vertices, camera: as a render takes them.
+
+        Returns:
+            The covered pixels, their unit normals in world axes, and their scene-linear albedo.
 
         Raises:
             ValueError: as a render does.
@@ -215,10 +228,16 @@ class Renderer:
         return torch.tensor(_GREY_SKIN).to(like).expand(self.rig.neutral.shape[0], 3)
 
     def vertex_colours(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 3"]:
-        """Scene-linear light at the vertices, reflected unless a texture says how.
+        """The light at the vertices.
 
         At the vertices, and interpolated from there: nine harmonics vary slowly over a mesh of faces, and samples are
         ten times as many.
+
+        Args:
+            vertices: of the rig's mesh, world space, metres.
+
+        Returns:
+            Scene-linear colours: reflected light, or what arrives where a texture has the albedo.
         """
         normals = vertex_normals(vertices, self._faces(vertices))
         light = frontal_light().to(normals.device) if self.light is None else self.light.to(normals.device)

@@ -18,11 +18,14 @@ from torch import Tensor
 
 
 def bilinear_taps(uv: Float[Tensor, "n 2"], size: tuple[int, int]) -> tuple[Int[Tensor, "n 4"], Float[Tensor, "n 4"]]:
-    """The four texels about each point (flat indices, row-major) and their weights.
+    """The four texels about each point.
 
     Args:
         uv: origin bottom-left, +v up; texel centres at half-integers; repeating outside [0, 1].
         size: (width, height) of the texture.
+
+    Returns:
+        Flat indices, row-major, and weights that sum to 1.
     """
     width, height = size
     index, weight = _taps(uv, torch.full_like(uv[:, 0], width), torch.full_like(uv[:, 0], height))
@@ -30,7 +33,15 @@ def bilinear_taps(uv: Float[Tensor, "n 2"], size: tuple[int, int]) -> tuple[Int[
 
 
 def sample_texture(texture: Float[Tensor, "h w c"], uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n c"]:
-    """Bilinear lookup; uv origin bottom-left, +v up, texel centres at half-integers, repeating outside [0, 1]."""
+    """Bilinear lookup.
+
+    Args:
+        texture: top row first.
+        uv: as in `bilinear_taps`.
+
+    Returns:
+        The values at the points.
+    """
     height, width = texture.shape[:2]
     index, weight = bilinear_taps(uv, (width, height))
     return _blend(texture.reshape(height * width, -1), index, weight)
@@ -55,6 +66,12 @@ def mip_texture(texture: Float[Tensor, "h w c"]) -> MipTexture:
     """The pyramid of a texture: every level has half the size, rounded up, and the area means of the one before.
 
     The mean of every level is that of the texture, for odd sizes too. Differentiable in the texture.
+
+    Args:
+        texture: top row first.
+
+    Returns:
+        All levels, down to one texel.
     """
     levels = [texture]
     while max(levels[-1].shape[:2]) > 1:
@@ -75,6 +92,9 @@ def sample_mips(
         uv: as in `sample_texture`.
         footprint: side of the pixel's square in texels of the finest level (see `face_footprints`); up to 1 is bilinear
             magnification.
+
+    Returns:
+        The values at the points.
     """
     side = torch.as_tensor(footprint).to(uv).expand(len(uv))
     top = len(mips.widths) - 1
@@ -92,13 +112,16 @@ def face_footprints(
     faces: Int[Tensor, "f 3"],
     size: tuple[int, int],
 ) -> Float[Tensor, "b f"]:
-    """Side in texels of the square that a pixel covers on each triangle; finite for degenerate triangles.
+    """How much of a texture a pixel covers on each triangle.
 
     Args:
         uvs, uv_faces: texture coordinates.
         pixels: projected vertices.
         faces: the triangles' vertices.
         size: (width, height) of the texture.
+
+    Returns:
+        Side of that square in texels; finite for degenerate triangles.
     """
     texels = uvs * torch.tensor(size).to(uvs)
     in_texture = _area(texels[None], uv_faces)

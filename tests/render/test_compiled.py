@@ -299,7 +299,7 @@ def _scene(kind: str) -> tuple[Rig, Tensor]:
     points, _ = uv_sphere()
     albedo = torch.rand(len(points), 3, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2
     rig = sphere_rig(albedo)
-    # A dent breaks the symmetry, and its rim hides a part of the sphere.
+    # A dent breaks the symmetry, and its edge hides a part of the sphere.
     vertices = points * (1 + 0.4 * torch.sin(20 * points[:, :1]))
     return (_textured(rig) if kind == "textured" else rig), vertices[None]
 

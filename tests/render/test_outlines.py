@@ -169,7 +169,7 @@ def intersecting_sphere() -> Scene:
 
 
 def curling_flap() -> Scene:
-    """One sheet that folds over itself, as a lip does: its rim hides the sheet."""
+    """One sheet that folds over itself, as a lip does: its edge hides the sheet."""
     u = torch.linspace(0, 1, 25)
     profile_y = torch.where(u < 0.5, -0.12 + 0.36 * u, 0.06 - 0.2 * (u - 0.5))
     profile_z = torch.where(u < 0.5, torch.zeros_like(u), 0.05 * torch.sin((u - 0.5) * math.pi))

@@ -1,5 +1,5 @@
-"""Where one part of a mesh ends before another and no outline was found: its rim is thinner than a sample, or dives
-into the surface behind.
+"""Where one part of a mesh ends before another and no outline was found: it is thinner than a sample there, or
+dives into the surface behind.
 
 Such an outline is taken to lie midway between two samples, so that it mixes nothing, and to move with the nearer
 surface. Of samples in a staircase each counts its own axis: the flux through the stairs is that through the line that
@@ -41,7 +41,15 @@ Borders = tuple[Int[Tensor, " m"], Int[Tensor, " m"]]
 
 
 def find_part_borders(edges: MeshEdges, fragments: Fragments) -> Borders:
-    """Neighbouring samples of different parts: the first of each pair (flat into `B * H * W`), and the axis."""
+    """Neighbouring samples of different parts.
+
+    Args:
+        edges: of the mesh.
+        fragments: its visibility.
+
+    Returns:
+        The first of each pair (flat into `B * H * W`), and the axis.
+    """
     part, index = edges.part, fragments.face_index
     height, width = index.shape[1:]
     # The background, -1, is the last of the parts.
@@ -67,6 +75,9 @@ def find_depth_steps(
         fragments: its visibility.
         borders: from `find_part_borders`.
         found: gaps that have an outline.
+
+    Returns:
+        Those pairs.
     """
     height, width = fragments.face_index.shape[1:]
     first, axis = borders
@@ -89,7 +100,15 @@ def find_depth_steps(
 def advance(
     depth_steps: DepthSteps, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"]
 ) -> Float[Tensor, " m"]:
-    """How far each nearer surface moves from its own sample towards the other: 0, with a derivative in both modes."""
+    """How far each nearer surface moves from its own sample towards the other.
+
+    Args:
+        depth_steps: pairs of samples.
+        pixels, depth: projected vertices, in samples and metres.
+
+    Returns:
+        0, with a derivative in both modes.
+    """
     flat = depth_steps.corners.reshape(-1)
     weight = depth_steps.barycentrics.to(pixels) * depth.reshape(-1)[flat].view(-1, 3)
     corner = pixels.reshape(-1, 2)[flat].view(-1, 3, 2)

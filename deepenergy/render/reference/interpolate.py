@@ -32,11 +32,25 @@ class Surface:
     barycentrics: Tensor
 
     def and_then(self, other: Surface) -> Surface:
-        """Both lists as one."""
+        """Both lists as one.
+
+        Args:
+            other: comes behind this one.
+
+        Returns:
+            All points.
+        """
         return Surface(*(torch.cat([getattr(self, part.name), getattr(other, part.name)]) for part in fields(self)))
 
     def interpolate(self, attribute: Float[Tensor, "b v d"]) -> Float[Tensor, "n d"]:
-        """A per-vertex attribute at the points; `[V, D]` is shared by the batch."""
+        """A per-vertex attribute at the points.
+
+        Args:
+            attribute: of any number of channels; `[V, D]` is shared by the batch.
+
+        Returns:
+            Its values.
+        """
         rows = self.corners
         if attribute.dim() == 3:
             rows = rows + (self.batch * attribute.shape[1])[:, None]
@@ -54,6 +68,14 @@ def surface_points(
     """Covered pixels with barycentrics recomputed from the vertices, so that derivatives flow in either mode.
 
     Where nothing is differentiated those of the visibility are taken as they are.
+
+    Args:
+        fragments: visibility.
+        pixels, depth: projected vertices, in samples and metres.
+        faces: triangles.
+
+    Returns:
+        The covered pixels, in the order of `fragments`.
     """
     _, height, width = fragments.face_index.shape
     flat = fragments.face_index.reshape(-1)
@@ -81,7 +103,17 @@ def edge_surface(
     faces: Int[Tensor, "f 3"],
     first: int,
 ) -> Surface:
-    """The points as surface points of their triangles, numbered from `first`; on any device."""
+    """Points of edges as surface points of their triangles.
+
+    Args:
+        points: where.
+        pixels, depth: projected vertices, in samples and metres.
+        faces: triangles.
+        first: number of the first point, as `where` has it.
+
+    Returns:
+        The points, in their order.
+    """
     count, weight = pixels.shape[1], _edge_weights(points, pixels, depth)
     batch = torch.div(points.ends[:, 0], count, rounding_mode="floor")
     corners = faces[points.face]
@@ -104,7 +136,16 @@ def shade_torch(
 
 
 def scattered(surface: Surface, colour: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "count 4"]:
-    """Colour and coverage of `count` samples, black where no surface point is."""
+    """The colours of surface points in their places.
+
+    Args:
+        surface: numbered within `count`.
+        colour: of its points.
+        count: of samples.
+
+    Returns:
+        Colour and coverage; black and 0 where no surface point is.
+    """
     flat = torch.zeros(count, 4, dtype=colour.dtype, device=colour.device)
     return flat.index_copy(0, surface.where, torch.cat([colour, torch.ones_like(colour[:, :1])], 1))
 

@@ -44,7 +44,17 @@ def find_intersections(
     fragments: Fragments,
     focal: Float[Tensor, " b"],
 ) -> Intersections:
-    """Pairs of samples whose surfaces meet between them; as `find_crossings` otherwise."""
+    """Pairs of samples whose surfaces meet between them.
+
+    Args:
+        pixels, depth: projected vertices, in samples and metres.
+        edges: of the mesh.
+        fragments: its visibility.
+        focal: focal length in samples.
+
+    Returns:
+        Those pairs, also in gaps that have a contour.
+    """
     height, width = fragments.face_index.shape[1:]
     found = _in_images(pixels.detach(), depth.detach(), edges, fragments, focal)
     none = torch.zeros(0, dtype=torch.int64, device=pixels.device)
@@ -104,9 +114,15 @@ def _pairs(
 def meeting(
     intersections: Intersections, pixels: Float[Tensor, "b v 2"], depth: Float[Tensor, "b v"], size: tuple[int, int]
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """By how much inverse depth of each sample's own plane is above the other's, at the first and at the second sample.
+    """Where the planes of pairs of samples meet: at `a / (a + b)` of the way. Differentiable in both modes.
 
-    The planes meet at `a / (a + b)` of the way. Differentiable in both modes.
+    Args:
+        intersections: the pairs.
+        pixels, depth: projected vertices, in samples and metres.
+        size: (width, height) in samples.
+
+    Returns:
+        By how much inverse depth of a sample's own plane is above the other's, at the first (a) and the second (b).
     """
     difference = []
     for sample, sign in ((intersections.first, 1), (intersections.second, -1)):
@@ -131,17 +147,43 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
 
 
 def apart(intersections: Intersections, others: Int[Tensor, " n"], samples: int) -> Bool[Tensor, " m"]:
-    """Which lie in none of the gaps `others`, numbered as by `gap_of`."""
+    """Which lie in gaps of their own.
+
+    Args:
+        intersections: some.
+        others: gaps, numbered as by `gap_of`.
+        samples: of all images.
+
+    Returns:
+        False for those whose gap is among `others`.
+    """
     return ~marked(others, 2 * samples)[gap_of(intersections.first, intersections.second, intersections.axis, samples)]
 
 
 def marked(places: Int[Tensor, " n"], count: int) -> Bool[Tensor, " count"]:
-    """Which of `count` places are among some."""
+    """Which places are among some.
+
+    Args:
+        places: in [0, count).
+        count: of all places.
+
+    Returns:
+        One flag a place.
+    """
     flags = torch.zeros(count, dtype=torch.bool, device=places.device)
     flags[places] = True
     return flags
 
 
 def gap_of(first: Tensor, second: Tensor, axis: Tensor, samples: int) -> Int[Tensor, " m"]:
-    """One number for each pair of neighbouring samples."""
+    """Gaps between neighbouring samples, numbered.
+
+    Args:
+        first, second: samples, in either order.
+        axis: 0 in a row, 1 in a column.
+        samples: of all images.
+
+    Returns:
+        In [0, 2 * samples).
+    """
     return torch.minimum(first, second) + samples * axis

@@ -21,6 +21,9 @@ def sh_shade(
         normals: unit, in the light's axes.
         light: coefficients, one set or one an image.
         batch: image of every normal; not looked at when there is one set.
+
+    Returns:
+        Scene-linear radiance of a white diffuser.
     """
     basis = sh_basis_cosine(normals)
     if light.dim() == 2:

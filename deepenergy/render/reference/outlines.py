@@ -34,7 +34,11 @@ def find_outlines_torch(
     focal: Float[Tensor, " b"],
     near: float = 1e-3,
 ) -> tuple[Crossings, Intersections, DepthSteps]:
-    """Where outlines pass between samples; no gradient. Arguments as for `find_crossings`."""
+    """Where outlines pass between samples; see `operations.find_outlines`. On any device.
+
+    Returns:
+        Contours; intersections in gaps without a contour; depth steps away from both.
+    """
     crossings = find_crossings(pixels, depth, edges, fragments, focal, near)
     intersections = find_intersections(pixels, depth, edges, fragments, focal)
     borders = find_part_borders(edges, fragments)
@@ -60,9 +64,12 @@ def blend_of(
     """The blend at outlines.
 
     Args:
-        crossings, intersections, depth_steps: from `outlines`.
+        crossings, intersections, depth_steps: from `find_outlines_torch`.
         pixels, depth: projected vertices, in samples and metres.
         size: (width, height) in samples.
+
+    Returns:
+        Who is mixed with whom, and by how much.
     """
     ahead, behind = meeting(intersections, pixels.double(), depth.double(), size)
     distance = torch.cat([_distance(crossings, pixels, size), (ahead / (ahead + behind)).to(pixels)])

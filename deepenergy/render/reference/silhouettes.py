@@ -62,6 +62,9 @@ def find_crossings(
         fragments: its visibility.
         focal: focal length in samples.
         near: as in `rasterize`.
+
+    Returns:
+        One in each gap, by image.
     """
     batch, height, width = fragments.face_index.shape
 
