@@ -305,8 +305,8 @@ class Track:
         here = self.parameters().moved(transform)
         before = dict(self.before)
         if "rotation" in before and "translation" in before:
-            own = (torch.from_numpy(np.asarray(before[name])) for name in ("rotation", "translation"))
-            then = State(*own, here.jaw, here.weights).moved(transform)
+            turned, shifted = (torch.from_numpy(np.asarray(before[name])) for name in ("rotation", "translation"))
+            then = State(turned, shifted, here.jaw, here.weights).moved(transform)
             before |= {"rotation": then.rotation.numpy(), "translation": then.translation.numpy()}
         sigma, turn = dict(self.sigma), transform[:, :3, :3].numpy()
         for name in ("rotation", "translation"):

@@ -23,7 +23,7 @@ PAIRS = [(0, 16), (7, 9), (17, 26), (21, 22), (31, 35), (36, 45), (37, 44), (38,
 # -- the schemes ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS)
+@pytest.fixture(params=LAYOUTS.values(), ids=list(LAYOUTS))
 def layout(request: pytest.FixtureRequest) -> LandmarkLayout:
     return request.param
 
