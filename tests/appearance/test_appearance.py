@@ -384,6 +384,7 @@ def test_a_shot_that_was_not_solved_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_renders_of_the_ground_truth_shot_look_like_its_plates(test_data: Path) -> None:
     from benchmarks.appearance import measure
     from benchmarks.truth import TruthShot
