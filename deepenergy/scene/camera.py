@@ -64,10 +64,13 @@ class Camera:
             raise InputError(
                 f"{field} size", f"{self.width}x{self.height}", "at least 1x1", "set width and height in pixels"
             )
-        if bool((self.intrinsics[..., :2] <= 0).any()):
+        wrong = (self.intrinsics[..., :2] <= 0).any(-1)
+        if bool(wrong.any()):
+            first = int(wrong.reshape(-1).nonzero()[0])
+            where = "" if self.frames is None else f" in frame {self.frames[first]}"
             raise InputError(
                 f"{field} fx, fy",
-                f"{self.intrinsics[..., :2].tolist()}",
+                f"{self.intrinsics.reshape(-1, 4)[first, :2].tolist()}{where}",
                 "positive focal lengths in pixels",
                 "flip the camera axes in world_to_camera instead (OpenCV: +X right, +Y down, +Z forward)",
             )

@@ -149,6 +149,7 @@ def test_a_moving_camera_survives_its_file(tmp_path: Path) -> None:
         ('[{"frame": 1, "focal": 3}]', ("frame 1", "focal")),
         ('[{"frame": 1, "fx": "wide"}]', ("frame 1 fx", "wide")),
         ('[{"frame": 1.5}]', ("frame", "1.5")),
+        ('[{"frame": 1}, {"frame": 2, "fx": -5}]', ("fx, fy", "-5", "frame 2")),
     ],
 )
 def test_wrong_frames_of_a_camera_are_named(frames: str, words: tuple[str, ...], tmp_path: Path) -> None:
